@@ -1,0 +1,1 @@
+"""How weights come in and go out: folders and files of several layouts, as data only, never as code."""

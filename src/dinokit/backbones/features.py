@@ -1,0 +1,84 @@
+"""What a frozen backbone gives for a batch of pictures, and where each feature cell lies in its picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Maps feature cells (row, col) to source pixels (x, y) and back, for every picture of a batch.
+
+    A picture is resized as a whole onto `rows` x `cols` cells, so the map is one scale per axis.
+    Pixel centres lie at .5, as do cell centres: cell (0, 0) covers pixels (0, 0) to (width/cols, height/rows).
+    """
+
+    rows: int
+    cols: int
+    sizes: tuple[tuple[int, int], ...]
+    """Height and width of each source picture in pixels."""
+
+    def to_pixels(self, cells: Tensor, picture: int = 0) -> Tensor:
+        """Centres of cells [..., 2] as (row, col) -> pixels [..., 2] as (x, y) in picture number `picture`."""
+        scale = self._pixels_per_cell(picture, cells)
+        return (cells.to(scale.dtype).flip(-1) + 0.5) * scale
+
+    def to_cells(self, pixels: Tensor, picture: int = 0) -> Tensor:
+        """Pixels [..., 2] as (x, y) -> fractional cells [..., 2] as (row, col); whole numbers are cell centres."""
+        scale = self._pixels_per_cell(picture, pixels)
+        return (pixels.to(scale.dtype) / scale - 0.5).flip(-1)
+
+    def _pixels_per_cell(self, picture: int, like: Tensor) -> Tensor:
+        height, width = self.sizes[picture]
+        return torch.tensor([width / self.cols, height / self.rows], dtype=torch.float64, device=like.device)
+
+
+@dataclass(frozen=True)
+class Features:
+    """The output of a backbone for B pictures.
+
+    cls [B, D] the class token, registers [B, R, D], patches [B, h, w, D]; all after the final norm unless
+    `intermediate(..., norm=False)` asked otherwise. `grid` places the patches in the source pictures.
+    """
+
+    cls: Tensor
+    registers: Tensor
+    patches: Tensor
+    grid: Grid | None = None
+
+    @property
+    def tokens(self) -> Tensor:
+        """Patches as a sequence, row by row: [B, h*w, D]."""
+        return self.patches.flatten(1, 2)
+
+    def to(self, *args: Any, **kwargs: Any) -> Features:
+        """The same features on another device or in another dtype, as `Tensor.to`."""
+        return replace(
+            self,
+            cls=self.cls.to(*args, **kwargs),
+            registers=self.registers.to(*args, **kwargs),
+            patches=self.patches.to(*args, **kwargs),
+        )
+
+    def __len__(self) -> int:
+        return self.cls.shape[0]
+
+    @staticmethod
+    def join(parts: Sequence[Features]) -> Features:
+        """Features of several batches with equal grids as one batch."""
+        grids = [part.grid for part in parts]
+        first = grids[0]
+        grid = None
+        if first is not None:
+            grid = Grid(first.rows, first.cols, tuple(size for g in grids if g is not None for size in g.sizes))
+        return Features(
+            torch.cat([part.cls for part in parts]),
+            torch.cat([part.registers for part in parts]),
+            torch.cat([part.patches for part in parts]),
+            grid,
+        )

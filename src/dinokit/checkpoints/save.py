@@ -1,0 +1,61 @@
+"""Writes a model as a folder: `model.safetensors` and `config.json`, each by temporary name and rename."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from dinokit.checkpoints.model import ModelInfo
+from dinokit.errors import UserError
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` so that `path` holds either the old or the new bytes, never half."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as problem:
+        raise UserError(f"cannot write {path} ({problem.strerror})", "choose another place") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> str:
+    """Write a safetensors file and return its SHA-256. `dtype` narrows weights; RoPE periods stay float32."""
+    content = save({key: _narrow(key, value, dtype) for key, value in tensors.items()})
+    write_atomically(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _narrow(key: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    keep = dtype is None or not value.is_floating_point() or key.endswith("periods")
+    return (value if keep else value.to(dtype)).detach().cpu().contiguous()
+
+
+def save_model(
+    folder: str | Path, state: Mapping[str, Tensor], info: ModelInfo, dtype: torch.dtype | None = None
+) -> ModelInfo:
+    """Write the folder that `load_model` reads. Returns `info` with the hash of the weights."""
+    folder = Path(folder)
+    if folder.is_file():
+        raise UserError(f"{folder} is a file", "give a folder to save the model in")
+    digest = save_tensors(folder / WEIGHTS, state, dtype)
+    info = replace(info, weights_sha256=digest)
+    write_atomically(folder / CONFIG, (json.dumps(info.to_config(), indent=1) + "\n").encode())
+    return info

@@ -1,0 +1,79 @@
+"""A set of pictures, wherever it lies: what its forms have in common, and views on it.
+
+Folders and shards look the same from above: numbered pictures with a key, compressed bytes and perhaps a
+label. The file for opening one by what a person typed is `data/opening.py`.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol
+
+from dinokit.errors import UserError
+
+
+class Pictures(Protocol):
+    """Numbered pictures: 0 <= i < len. Reading is safe from several threads."""
+
+    @property
+    def name(self) -> str:
+        """What to call the set in messages."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, by label; empty without labels."""
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+
+    def key(self, i: int) -> str:
+        """Return the name of picture `i` inside the set; the same on every machine."""
+
+    def read_bytes(self, i: int) -> bytes:
+        """Return the compressed bytes of picture `i`; raises `images.read.ReadError`."""
+
+    def label(self, i: int) -> int | None:
+        """Return the class of picture `i`, an index into `classes`, or None."""
+
+
+class Subset:
+    """A view on some pictures of a set, in the order of `indices`."""
+
+    def __init__(self, pictures: Pictures, indices: Sequence[int]) -> None:
+        self.pictures = pictures
+        self.indices = [int(index) for index in indices]
+        self.name = pictures.name
+        self.classes = pictures.classes
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def key(self, i: int) -> str:
+        """Return the key of picture `i` of the view."""
+        return self.pictures.key(self.indices[i])
+
+    def read_bytes(self, i: int) -> bytes:
+        """Return the compressed bytes of picture `i` of the view; raises `ReadError`."""
+        return self.pictures.read_bytes(self.indices[i])
+
+    def label(self, i: int) -> int | None:
+        """Return the label of picture `i` of the view, or None."""
+        return self.pictures.label(self.indices[i])
+
+
+def subset(pictures: Pictures, indices: Sequence[int]) -> Subset:
+    """Return a view on the pictures with these indices, in this order."""
+    return Subset(pictures, indices)
+
+
+def held_out_split(pictures: Pictures, share: float = 0.1, seed: int = 0) -> tuple[Subset, Subset]:
+    """Split into (rest, held out), each in the order of the set; `share` (0..1) of the pictures is held out.
+
+    Which ones depends on their keys and `seed` alone: not on the machine, nor on the order of the files.
+    Raises `UserError` where `share` is out of range or leaves a part empty.
+    """
+    count = round(len(pictures) * share)
+    if not 0 < count < len(pictures):
+        raise UserError(f"share is {share}", f"give a part of the {len(pictures)} pictures between 0 and 1")
+    ranks = [hashlib.blake2b(f"{seed}:{pictures.key(i)}".encode()).digest() for i in range(len(pictures))]
+    order = sorted(range(len(pictures)), key=ranks.__getitem__)
+    return Subset(pictures, sorted(order[count:])), Subset(pictures, sorted(order[:count]))

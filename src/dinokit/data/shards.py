@@ -1,0 +1,127 @@
+"""WebDataset shards: tar files with members KEY.jpg, .jpeg, .png or .webp, and KEY.cls with the label.
+
+A plain tar is indexed once and then read by position, so shards serve as random access without unpacking; a
+gzipped one is read through once and its compressed pictures are kept in memory. Archives may be hostile:
+nothing is written to disk, only regular members count, sizes are bounded, and what is complete in a cut
+archive is kept. Convention: https://github.com/webdataset/webdataset (the key ends at the first dot of the
+base name).
+"""
+
+import os
+import posixpath
+from collections.abc import Sequence
+from pathlib import Path
+
+from dinokit.data.listing import SkippedFiles
+from dinokit.data.tar import Member, TarIndex, index_tar
+from dinokit.errors import UserError
+
+MAX_IN_MEMORY = 2 << 30
+"""The most bytes of compressed pictures that are kept from gzipped shards."""
+MAX_CLASSES = 1_000_000
+
+_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+
+
+class Shards:
+    """The pictures of tar shards, in the order of the shards and their members; a set of `Pictures`.
+
+    `classes` come from `classes.txt` beside the shards (a line a class, its last tab-separated column the
+    name) or are the labels as text. Unusable members are noted in `skipped`. Raises `UserError` naming the
+    shard when it is missing, no tar, or too large to keep in memory, and when no shard has a picture.
+    """
+
+    def __init__(
+        self, paths: Sequence[str | os.PathLike[str]], name: str = "", skipped: SkippedFiles | None = None
+    ) -> None:
+        self.paths = [Path(path) for path in paths]
+        self.name = name or ", ".join(str(path) for path in self.paths)
+        self.skipped = SkippedFiles() if skipped is None else skipped
+        self._keys: list[str] = []
+        self._members: list[tuple[int, Member]] = []
+        self._labels: list[int] = []
+        in_memory = 0
+        for number, path in enumerate(self.paths):
+            index = index_tar(path, _wanted, MAX_IN_MEMORY - in_memory)
+            in_memory += index.bytes_in_memory
+            self._add(number, index)
+        if not self._keys:
+            raise UserError(f"{self.name} has no pictures", "members must be KEY.jpg, .jpeg, .png or .webp")
+        self.classes = self._name_classes()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def key(self, i: int) -> str:
+        """Return the key of picture `i`: its member name up to the first dot of the base name."""
+        return self._keys[i]
+
+    def label(self, i: int) -> int | None:
+        """Return the number in KEY.cls of picture `i`, or None."""
+        return None if self._labels[i] < 0 else self._labels[i]
+
+    def read_bytes(self, i: int) -> bytes:
+        """Return the compressed bytes of picture `i`; raises `ReadError` when the shard has changed."""
+        number, member = self._members[i]
+        return member.read(self.paths[number])
+
+    def _add(self, number: int, index: TarIndex) -> None:
+        """Take in the pictures and labels of one indexed shard."""
+        path = self.paths[number]
+        for name, reason in index.problems:
+            self.skipped.add(f"{path}/{name}" if name else str(path), reason)
+        labels: dict[str, int] = {}
+        pictures: dict[str, Member] = {}
+        for member in index.members:
+            key, extension = split_key(member.name)
+            if extension == "cls":
+                labels[key] = self._parse_label(member, path)
+            elif key in pictures:
+                self.skipped.add(f"{path}/{member.name}", "has the key of an earlier picture")
+            else:
+                pictures[key] = member
+        for key, member in pictures.items():
+            self._keys.append(key)
+            self._members.append((number, member))
+            self._labels.append(labels.get(key, -1))
+
+    def _parse_label(self, member: Member, path: Path) -> int:
+        """Return the label in a .cls member, -1 (and a note) where there is none."""
+        text = member.read(path) if member.size <= 64 else b""
+        try:
+            label = int(text)
+        except ValueError:
+            label = -1
+        if 0 <= label < MAX_CLASSES:
+            return label
+        self.skipped.add(f"{path}/{member.name}", "is not a class number")
+        return -1
+
+    def _name_classes(self) -> tuple[str, ...]:
+        """Return the class names: from `classes.txt`, then numbers for labels beyond it."""
+        files = {path.parent / "classes.txt" for path in self.paths}
+        texts = {file.read_text(encoding="utf-8") for file in files if file.is_file()}
+        if len(texts) > 1:
+            names = ", ".join(sorted(str(file) for file in files))
+            raise UserError(
+                f"the class names differ between {names}", "open these shards one folder at a time"
+            )
+        lines = [line for text in texts for line in text.splitlines() if line.strip()]
+        count = max(self._labels) + 1
+        if count == 0:
+            return ()
+        named = [line.split("\t")[-1].strip() for line in lines]
+        return tuple(named + [str(label) for label in range(len(named), count)])
+
+
+def split_key(name: str) -> tuple[str, str]:
+    """Split a member name into its key (with the folder) and its extension in lower case, without the dot."""
+    folder, base = posixpath.split(posixpath.normpath(name))
+    key, _, extension = base.partition(".")
+    return posixpath.join(folder, key), extension.lower()
+
+
+def _wanted(name: str) -> bool:
+    """Say whether a member is a picture or a label; hidden files have an empty key."""
+    key, extension = split_key(name)
+    return bool(posixpath.basename(key)) and (extension == "cls" or extension in _EXTENSIONS)

@@ -1,0 +1,199 @@
+"""An index of a tar file: where each wanted member lies, or its bytes if the tar is gzipped.
+
+Built on the standard library's header parser, fed through a forward-only stream that bounds every read, so
+that a forged header can neither allocate nor read without limit. Links, devices, folders and sparse members
+are left out. A cut archive gives its complete members and one problem.
+"""
+
+import gzip
+import io
+import os
+import tarfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from dinokit.errors import UserError
+from dinokit.images.kinds import Finding
+from dinokit.images.read import ReadError
+
+MAX_MEMBER = 256 << 20
+"""The largest member, in bytes, that is taken."""
+
+_CHUNK = 1 << 20
+_MAX_HEADER = 1 << 20  # long names and pax records
+_BLOCK = 512
+_BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError, ValueError)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One regular member: its name, and where its bytes are."""
+
+    name: str
+    offset: int
+    """Of the first byte in the (uncompressed) tar file."""
+    size: int
+    """In bytes."""
+    data: bytes | None
+    """The bytes themselves, for gzipped archives."""
+
+    def read(self, path: Path) -> bytes:
+        """Return the bytes, from memory or by position from the tar at `path`; raises `ReadError`."""
+        if self.data is not None:
+            return self.data
+        try:
+            with open(path, "rb", buffering=0) as file:  # a handle a read: safe from threads and after a fork
+                file.seek(self.offset)
+                data = file.read(self.size)
+        except OSError as error:
+            reason = f"cannot be read ({error.strerror})"
+            raise ReadError(f"{path}/{self.name}", Finding(reason, "check the file")) from None
+        if len(data) < self.size:
+            finding = Finding("is cut off: the shard has changed", "open it again")
+            raise ReadError(f"{path}/{self.name}", finding)
+        return data
+
+
+@dataclass
+class TarIndex:
+    """The wanted members of a tar, and (name, reason) of what could not be taken ("" = the tar itself)."""
+
+    members: list[Member] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    bytes_in_memory: int = 0
+
+
+def index_tar(path: Path, wanted: Callable[[str], bool], memory: int) -> TarIndex:
+    """Index the members of a tar or a gzipped tar whose name is `wanted`.
+
+    `memory`: how many bytes may be kept, for gzipped archives. Raises `UserError` naming the file when it is
+    missing, no tar at all, or needs more memory.
+    """
+    try:
+        with open(path, "rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            if zipped:
+                with gzip.GzipFile(fileobj=file) as unzipped:
+                    return _index(path, _Unzipped(unzipped), wanted, memory)
+            return _index(path, _Plain(file), wanted, None)
+    except FileNotFoundError:
+        raise UserError(f"{path} is not found", "check the path") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error})", "check the file") from None
+
+
+class _Stream(io.RawIOBase):
+    """What the header parser reads from: bounded, and with a memory of the last block."""
+
+    last = b""
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _MAX_HEADER:
+            raise ValueError("a header asks for too much")
+        self.last = self.read_data(size)
+        return self.last
+
+    def read_data(self, size: int) -> bytes:
+        """Read up to `size` bytes; the caller has checked the size."""
+        raise NotImplementedError
+
+    def has(self, end: int) -> bool:
+        """Say whether the tar may go on to byte `end`."""
+        raise NotImplementedError
+
+
+class _Plain(_Stream):
+    """A seekable file."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.length = os.fstat(file.fileno()).st_size
+
+    def read_data(self, size: int) -> bytes:
+        return self.file.read(size)
+
+    def has(self, end: int) -> bool:
+        return end <= self.length
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        return self.file.seek(min(position, self.length), whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+
+class _Unzipped(_Stream):
+    """A gzip stream that is read once, forwards."""
+
+    def __init__(self, stream: gzip.GzipFile) -> None:
+        self.stream = stream
+        self.position = 0
+
+    def read_data(self, size: int) -> bytes:
+        data = self.stream.read(size)
+        self.position += len(data)
+        return data
+
+    def has(self, end: int) -> bool:
+        return True
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        if whence != 0 or position < self.position:
+            raise ValueError("a gzipped tar is read forwards only")
+        while self.position < position and self.read_data(min(_CHUNK, position - self.position)):
+            pass
+        return self.position
+
+    def tell(self) -> int:
+        return self.position
+
+
+def _index(path: Path, stream: _Stream, wanted: Callable[[str], bool], memory: int | None) -> TarIndex:
+    """Walk through the headers; `memory` is None where members are read by position later."""
+    index = TarIndex()
+    archive = _open(path, stream)
+    try:
+        while (info := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]  # it would keep every header
+            if wanted(info.name) and info.isreg() and not info.issparse():
+                _take(index, info, stream, memory, path)
+        whole = stream.last == bytes(_BLOCK)  # the end of a tar is a block of zeros
+    except _BROKEN:
+        whole = False
+    if not whole:
+        index.problems.append(("", "is truncated or damaged (what is complete was kept)"))
+    return index
+
+
+def _open(path: Path, stream: _Stream) -> tarfile.TarFile:
+    """Read the first header; raises `UserError` when there is none."""
+    try:
+        return tarfile.open(fileobj=cast(BinaryIO, stream), mode="r:")
+    except _BROKEN as error:
+        reason = "is empty" if stream.tell() == 0 and not stream.last else "is not a tar file"
+        raise UserError(f"{path} {reason}", "give a .tar or .tar.gz of pictures") from error
+
+
+def _take(index: TarIndex, info: tarfile.TarInfo, stream: _Stream, memory: int | None, path: Path) -> None:
+    """Add one member to the index, with its bytes for a gzipped tar; `EOFError` if it is cut off."""
+    if info.size > MAX_MEMBER:
+        index.problems.append((info.name, f"is larger than {MAX_MEMBER >> 20} MiB"))
+        return
+    if not stream.has(info.offset_data + info.size):
+        raise EOFError
+    data = None
+    if memory is not None:
+        index.bytes_in_memory += info.size
+        if index.bytes_in_memory > memory:
+            raise UserError(
+                f"{path} is too large to be kept in memory", "gunzip it: plain tars are read by position"
+            )
+        stream.seek(info.offset_data)
+        data = stream.read_data(info.size)
+        if len(data) < info.size:
+            raise EOFError
+    index.members.append(Member(info.name, info.offset_data, info.size, data))

@@ -1,0 +1,71 @@
+"""What a file is that cannot be read as a picture, told from its first bytes.
+
+"cannot identify image file" helps nobody: most unreadable "pictures" are videos, web pages that a download
+left behind, or formats that need converting. The table here turns each into a reason and a remedy.
+"""
+
+from typing import NamedTuple
+
+
+class Finding(NamedTuple):
+    """Why a file is not read, and what to do about it."""
+
+    reason: str
+    """Continues the sentence that starts with the file's name, for example "is a video"."""
+    hint: str
+    """What to do, as an imperative."""
+
+
+NOT_A_PICTURE = Finding("is not a picture", "give a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF file")
+EMPTY = Finding("is empty", "copy or download it again")
+TRUNCATED = Finding("is truncated", "copy or download it again")
+DAMAGED = Finding("is damaged", "copy or download it again")
+VIDEO = Finding("is a video", "extract its frames first, for example: ffmpeg -i VIDEO frame-%05d.jpg")
+
+_WEB_PAGE = Finding("is a web page, not a picture", "download the picture itself")
+_PDF = Finding("is a PDF, not a picture", "export its pages as PNG first")
+_ARCHIVE = Finding("is an archive, not a picture", "unpack it first (only tar shards are read as they are)")
+_HEIC = Finding("is a HEIC picture, which is not supported", "convert it to JPEG or PNG first")
+
+_STARTS = (
+    (b"\x1a\x45\xdf\xa3", VIDEO),  # Matroska, WebM
+    (b"\x00\x00\x01\xba", VIDEO),  # MPEG program stream
+    (b"\x00\x00\x01\xb3", VIDEO),  # MPEG video
+    (b"FLV\x01", VIDEO),
+    (b"OggS", VIDEO),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", VIDEO),  # ASF, WMV
+    (b"%PDF", _PDF),
+    (b"PK\x03\x04", _ARCHIVE),
+    (b"\x1f\x8b", _ARCHIVE),
+    (b"7z\xbc\xaf", _ARCHIVE),
+    (b"Rar!", _ARCHIVE),
+)
+_PICTURE_BRANDS = (b"avif", b"avis")
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_QUICKTIME_BOXES = (b"moov", b"mdat", b"wide", b"pnot")
+
+
+def explain(data: bytes) -> Finding:
+    """Say what `data`, the bytes of a file that no picture decoder opened, is."""
+    if not data:
+        return EMPTY
+    for start, finding in _STARTS:
+        if data.startswith(start):
+            return finding
+    if data[4:8] == b"ftyp":
+        return _explain_iso_media(data[8:12])
+    if data[4:8] in _QUICKTIME_BOXES or (data[:4] == b"RIFF" and data[8:12] == b"AVI "):
+        return VIDEO
+    if len(data) > 376 and data[0] == data[188] == data[376] == 0x47:  # MPEG transport stream
+        return VIDEO
+    if data[257:262] == b"ustar":
+        return _ARCHIVE
+    head = data[:512].lstrip().lower()
+    return _WEB_PAGE if head.startswith((b"<!doctype html", b"<html")) else NOT_A_PICTURE
+
+
+def _explain_iso_media(brand: bytes) -> Finding:
+    """Tell pictures from videos among files of the ISO base media format, by their major brand."""
+    if brand in _HEIC_BRANDS:
+        return _HEIC
+    return DAMAGED if brand in _PICTURE_BRANDS else VIDEO

@@ -1,0 +1,265 @@
+"""Multi-crop augmentation of a whole batch as products of matrices, on whatever device the pictures are.
+
+A crop is a pair of resampling matrices, rows [out, S] and columns [out, S]: box, antialiasing, flip and blur are
+all in them, so a view is rows @ picture @ columnsᵀ, and every picture has its own draw at no extra cost. Colour
+is one affine map per picture (colour.py). Draws are made on the CPU: one seed gives one result on every device.
+Source: DINO (Caron et al. 2021), DINOv3 section 3; box rule as torchvision's RandomResizedCrop, kernel as Pillow's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from dinokit.errors import UserError
+from dinokit.pretrain.colour import distort_and_normalize, draw_colour, solarize
+
+ASPECT_RANGE: Final = (3 / 4, 4 / 3)
+"""Width / height of a crop in pixels of the original picture."""
+TRIES: Final = 10
+BLUR_TAPS: Final = 9
+SOLARIZE_THRESHOLD: Final = 128 / 255
+
+MeanStd = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+
+@dataclass(frozen=True)
+class CropSettings:
+    """Which crops are taken of each picture, and how they are distorted.
+
+    Blur: the paper (and DINO) say 1.0, 0.1 and 0.5 for global 1, global 2 and local crops, and so do we. The
+    published code hands 1 - p to a class that applies with probability p, and so blurs with (0.0, 0.9, 0.5):
+    `blur_probabilities=(0.0, 0.9, 0.5)` is what the published models were trained with.
+    """
+
+    global_size: int = 224
+    """Side of the two global crops, pixels."""
+    local_size: int = 96
+    """Side of the local crops, pixels."""
+    local_number: int = 8
+    """Local crops a picture; 0 for none."""
+    global_scale: tuple[float, float] = (0.32, 1.0)
+    """Range of a global crop's area, as a share of the picture's."""
+    local_scale: tuple[float, float] = (0.05, 0.32)
+    """Range of a local crop's area, as a share of the picture's."""
+    horizontal_flip: float = 0.5
+    """Probability of a mirrored crop."""
+    brightness: float = 0.4
+    """Factor of the colour: 1 ± this."""
+    contrast: float = 0.4
+    """Factor of the distance from the mean grey: 1 ± this."""
+    saturation: float = 0.2
+    """Factor of the distance from grey: 1 ± this."""
+    hue: float = 0.1
+    """Turn about the grey axis: ± this, in whole turns."""
+    jitter_probability: float = 0.8
+    """Probability that brightness, contrast, saturation and hue are changed at all."""
+    grey_probability: float = 0.2
+    """Probability that the colour is taken away."""
+    blur_probabilities: tuple[float, float, float] = (1.0, 0.1, 0.5)
+    """Probability of a Gaussian blur for global 1, global 2 and local crops."""
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    """Range of the blur's standard deviation, pixels of the crop (kernel of 9)."""
+    solarize_probability: float = 0.2
+    """Probability that the bright half of the second global crop is inverted."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("global_size", 8), ("local_size", 8), ("local_number", 0)):
+            if getattr(self, name) < least:
+                raise _setting_error(name, getattr(self, name), f"at least {least}")
+        for name in ("global_scale", "local_scale", "blur_sigma"):
+            low, high = getattr(self, name)
+            most = math.inf if name == "blur_sigma" else 1.0
+            if not 0 < low <= high <= most:
+                bound = "0 < low <= high" + ("" if most == math.inf else " <= 1")
+                raise _setting_error(name, (low, high), bound)
+        for name, most in (("brightness", 1.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.5)):
+            if not 0 <= getattr(self, name) <= most:
+                raise _setting_error(name, getattr(self, name), f"from 0 to {most}")
+        for name in ("horizontal_flip", "jitter_probability", "grey_probability", "solarize_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise _setting_error(name, getattr(self, name), "a probability from 0 to 1")
+        if len(self.blur_probabilities) != 3 or not all(0 <= p <= 1 for p in self.blur_probabilities):
+            raise _setting_error("blur_probabilities", self.blur_probabilities, "three probabilities 0 to 1")
+
+
+def _setting_error(name: str, value: object, bound: str) -> UserError:
+    return UserError(f"crops.{name} = {value} is out of bounds", f"give {bound}")
+
+
+@dataclass(frozen=True)
+class Crops:
+    """The views of B pictures, normalised, with where each was taken."""
+
+    global_views: Tensor
+    """[2, B, 3, g, g]"""
+    local_views: Tensor
+    """[n, B, 3, l, l]"""
+    global_boxes: Tensor
+    """[2, B, 4] (x0, y0, x1, y1) as shares of the picture's width and height, on the CPU."""
+    local_boxes: Tensor
+    """[n, B, 4], the same."""
+    global_flips: Tensor
+    """[2, B] bool: the view is mirrored; on the CPU."""
+    local_flips: Tensor
+    """[n, B] bool, the same."""
+
+
+@torch.no_grad()
+def make_crops(
+    pictures: Tensor,
+    aspects: Tensor,
+    settings: CropSettings,
+    mean_std: MeanStd,
+    generator: torch.Generator,
+    dtype: torch.dtype = torch.float32,
+) -> Crops:
+    """Takes two global and n local views of each picture, as the settings say.
+
+    pictures: uint8 [B, 3, S, S], each squashed to a square. aspects: float32 [B], original width / height; the
+    squash is undone, so crops have the shapes of the original. mean_std: of RGB in 0..1. generator: on the CPU.
+    dtype: of the products and of the views; bfloat16 costs up to about 2/255 of a colour.
+    """
+    with torch.autocast(pictures.device.type, enabled=False):
+        source = pictures.to(dtype)
+        sizes = (settings.global_size, settings.local_size)
+        blur_1, blur_2, blur_local = settings.blur_probabilities
+        plans = [
+            _draw_plan(aspects.cpu(), settings, settings.global_scale, (blur_1, blur_2), generator),
+            _draw_plan(
+                aspects.cpu(), settings, settings.local_scale, (blur_local,) * settings.local_number, generator
+            ),
+        ]
+        views = [_take(source, plan, size) for plan, size in zip(plans, sizes, strict=True)]
+        strengths = (settings.brightness, settings.contrast, settings.saturation, settings.hue)
+        done = []
+        for taken in views:
+            chances = (settings.jitter_probability, settings.grey_probability)
+            draw = draw_colour(taken.shape[0] * taken.shape[1], strengths, *chances, generator)
+            done.append(distort_and_normalize(taken.flatten(0, 1), draw, mean_std).view_as(taken))
+        chosen = torch.rand(len(pictures), generator=generator) < settings.solarize_probability
+        solarize(done[0][1], chosen, mean_std, SOLARIZE_THRESHOLD)
+    return Crops(*done, plans[0].boxes, plans[1].boxes, plans[0].flips, plans[1].flips)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Where n crops of B pictures are taken, all on the CPU."""
+
+    boxes: Tensor  # [n, B, 4]
+    flips: Tensor  # [n, B] bool
+    sigmas: Tensor  # [n, B]; 0 for no blur
+
+
+def _draw_plan(
+    aspects: Tensor,
+    settings: CropSettings,
+    scale: tuple[float, float],
+    blur_probabilities: tuple[float, ...],
+    generator: torch.Generator,
+) -> _Plan:
+    shape = (len(blur_probabilities), len(aspects))
+    boxes = draw_boxes(aspects, shape[0], scale, generator)
+    flips = torch.rand(shape, generator=generator) < settings.horizontal_flip
+    low, high = settings.blur_sigma
+    sigmas = low + (high - low) * torch.rand(shape, generator=generator)
+    blurred = torch.rand(shape, generator=generator) < torch.tensor(blur_probabilities)[:, None]
+    return _Plan(boxes, flips, sigmas * blurred)
+
+
+def draw_boxes(aspects: Tensor, number: int, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """[B] -> [number, B, 4]: boxes (x0, y0, x1, y1) in shares of width and height.
+
+    Ten tries of an area share and a log-uniform aspect ratio in original pixels; where none fits, the largest
+    central box whose aspect ratio is allowed.
+    """
+    shape = (TRIES, number, len(aspects))
+    share = scale[0] + (scale[1] - scale[0]) * torch.rand(shape, generator=generator)
+    low, high = (math.log(ratio) for ratio in ASPECT_RANGE)
+    ratio = torch.exp(low + (high - low) * torch.rand(shape, generator=generator)) / aspects
+    width, height = (share * ratio).sqrt(), (share / ratio).sqrt()  # as shares: their product is the area's
+    fits = (width <= 1) & (height <= 1)
+    first = fits.int().argmax(dim=0, keepdim=True)  # [1, n, B]; the first that fits
+    central = aspects.clamp(*ASPECT_RANGE) / aspects
+    any_fits = fits.any(dim=0)
+    width = torch.where(any_fits, width.gather(0, first)[0], central.clamp(max=1))
+    height = torch.where(any_fits, height.gather(0, first)[0], (1 / central).clamp(max=1))
+    corner = torch.rand(2, number, len(aspects), generator=generator)
+    left, top = torch.where(any_fits, corner, 0.5) * (1 - torch.stack((width, height)))
+    return torch.stack((left, top, left + width, top + height), dim=-1).clamp(0, 1)
+
+
+def _take(source: Tensor, plan: _Plan, out: int) -> Tensor:
+    """[B, 3, S, S] -> [n, B, 3, out, out], in 0..255; columns first, as those need no copy of the picture."""
+    number, batch = plan.flips.shape
+    size = source.shape[-1]
+    views = source.new_empty(number, batch, 3, out, out)
+    stacked = source.flatten(1, 2)  # [B, 3*S, S]
+    never = torch.zeros(batch, dtype=torch.bool)
+    for view, boxes, flips, sigmas in zip(views, plan.boxes, plan.flips, plan.sigmas, strict=True):
+        left, top, right, bottom = (boxes * size).unbind(-1)
+        columns = resampling_matrix(left, right, flips, size, out, source.device)
+        rows = resampling_matrix(top, bottom, never, size, out, source.device)
+        columns, rows = (_blurred(matrix, sigmas).to(source.dtype) for matrix in (columns, rows))
+        narrow = torch.bmm(stacked, columns.mT).unflatten(1, (3, size))  # [B, 3, S, out]
+        for channel in range(3):
+            view[:, channel] = torch.bmm(rows, narrow[:, channel])
+    return views
+
+
+def resampling_matrix(
+    start: Tensor, end: Tensor, flips: Tensor, size: int, out: int, device: torch.device
+) -> Tensor:
+    """Antialiased bicubic resampling of start..end (pixels, [B], CPU) to `out` samples: [B, out, size].
+
+    Cut, then resize: only pixels that the box touches are read. Rows sum to 1 and are in reverse where flipped.
+    """
+    widest = float((end - start).max()) / out if len(start) else 1.0
+    taps = min(size, math.ceil(4 * max(widest, 1.0)) + 1)
+    edges = torch.stack((start, end, flips.float())).to(device, non_blocking=True)[..., None]  # [3, B, 1]
+    start, end = edges[0], edges[1]
+    scale = (end - start) / out
+    widening = scale.clamp(min=1)
+    position = torch.arange(out, device=device) + 0.5
+    centre = start + scale * torch.where(edges[2] > 0, out - position, position)  # [B, out]
+    first = (centre - 2 * widening).floor().clamp(0, size - taps)
+    index = first[..., None] + torch.arange(taps, device=device)  # [B, out, taps]
+    low = (start + 1e-3).floor()
+    high = torch.maximum((end - 1e-3).ceil(), low + 1)
+    inside = (index >= low[..., None]) & (index < high[..., None])
+    weight = _bicubic((index + 0.5 - centre[..., None]) / widening[..., None]) * inside
+    weight = weight / weight.sum(dim=-1, keepdim=True)
+    matrix = torch.zeros(len(start), out, size, device=device)
+    return matrix.scatter_(2, index.long(), weight)
+
+
+def _bicubic(distance: Tensor) -> Tensor:
+    """Keys' cubic kernel with a = -0.5, as Pillow and antialiased torch have it; 0 beyond 2."""
+    x = distance.abs().clamp(max=2)
+    return torch.where(x < 1, (1.5 * x - 2.5) * x * x + 1, ((2.5 - 0.5 * x) * x - 4) * x + 2)
+
+
+def _blurred(matrix: Tensor, sigmas: Tensor) -> Tensor:
+    """[B, out, S], blurred along `out` where sigma [B] > 0, in place."""
+    chosen = sigmas.nonzero().squeeze(1)
+    if len(chosen) == 0:
+        return matrix
+    blur = blur_matrix(sigmas[chosen].to(matrix.device), matrix.shape[1])
+    where = chosen.to(matrix.device)
+    matrix[where] = torch.bmm(blur, matrix[where])
+    return matrix
+
+
+def blur_matrix(sigmas: Tensor, out: int) -> Tensor:
+    """[k] -> [k, out, out]: Gaussian of 9 taps with mirrored borders (the edge pixel not repeated)."""
+    reach = BLUR_TAPS // 2
+    offsets = torch.arange(-reach, reach + 1, device=sigmas.device)
+    kernel = torch.softmax(-0.5 * (offsets / sigmas[:, None]) ** 2, dim=1)  # [k, 9]
+    index = (torch.arange(out, device=sigmas.device) + offsets[:, None]).abs()
+    mirrored = out - 1 - (out - 1 - index).abs()  # [9, out]
+    shifts = torch.nn.functional.one_hot(mirrored, out).to(kernel.dtype)  # [9, out, out]
+    return (kernel @ shifts.flatten(1)).unflatten(1, (out, out))

@@ -1,0 +1,211 @@
+"""What the student is asked to learn: two exchangeable objectives over the same views, each with a patch loss.
+
+`Dinov3Objective`: prototypes (DINO, iBOT, KoLeo; DINOv3, section 3). `CodingRateObjective`: no prototypes, agreement
+with the teacher held apart by the coding rate (SimDINO, arXiv 2502.10385), which learns much faster on small runs.
+An objective names its heads, turns what the teacher saw into targets, and compares the student with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dinokit.errors import UserError
+from dinokit.pretrain.losses.coding_rate import alignment, coding_rate
+from dinokit.pretrain.losses.dino import dino_loss
+from dinokit.pretrain.losses.ibot import ibot_loss
+from dinokit.pretrain.losses.koleo import koleo_loss
+from dinokit.pretrain.losses.sinkhorn import sinkhorn_knopp
+from dinokit.pretrain.prototype_head import ProjectionHead, PrototypeHead
+from dinokit.pretrain.schedules import Ramp
+
+Heads = nn.ModuleDict
+
+
+@dataclass(frozen=True)
+class Views:
+    """Final-normed features of one batch of B pictures seen by the student or the teacher.
+
+    global_cls [2, B, D]; local_cls [n, B, D] (student only); masked_patches [M, D] at the masked cells, with
+    mask_weights [M] (one over the masked cells of a row) and mask_rows, the number of global crops, 2 B.
+    """
+
+    global_cls: Tensor
+    masked_patches: Tensor
+    mask_weights: Tensor
+    mask_rows: int
+    local_cls: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The number to minimise, and its parts before weighting for the log."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+class Objective(Protocol):
+    def heads(self, width: int) -> Heads:
+        """New heads for a backbone of that width."""
+
+    def targets(self, heads: Heads, teacher: Views, step: int) -> dict[str, Tensor]:
+        """What the teacher's views ask of the student."""
+
+    def losses(self, heads: Heads, student: Views, targets: dict[str, Tensor], step: int) -> Losses:
+        """How far the student is from the targets."""
+
+
+def _check_weights(settings: Any, *names: str) -> None:
+    for name in names:
+        if not getattr(settings, name) >= 0:
+            raise UserError(f"{name} = {getattr(settings, name)} is negative", "give 0 or more")
+
+
+@dataclass(frozen=True)
+class Dinov3Settings:
+    """Prototypes, temperatures and weights of the published objective (training.md of the paper's recipe)."""
+
+    prototypes: int = 4096
+    patch_prototypes: int = 4096
+    hidden: int = 1024
+    bottleneck: int = 256
+    unit_prototypes: bool = True
+    """Prototypes of unit length. The published head leaves them free, which keeps targets uniform in small runs."""
+    student_temperature: float = 0.1
+    teacher_temperature: float = 0.04
+    teacher_temperature_end: float = 0.07
+    teacher_temperature_warmup: int = 10_000
+    dino_weight: float = 1.0
+    patch_weight: float = 1.0
+    koleo_weight: float = 0.1
+    koleo_neighbours: int = 1
+    local_weight: float = 1.0
+    """Factor on the local-crop part of the DINO loss; the published Gram stage lowers it to 0.5."""
+    ignore_diagonal: bool = True
+    """Do not compare a global view with itself."""
+
+    def __post_init__(self) -> None:
+        _check_weights(self, "dino_weight", "patch_weight", "koleo_weight", "local_weight")
+        for name in ("student_temperature", "teacher_temperature", "teacher_temperature_end"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name} = {getattr(self, name)} is not positive", "try 0.04 to 0.1")
+
+
+class Dinov3Objective:
+    def __init__(self, settings: Dinov3Settings) -> None:
+        self.settings = settings
+        self._temperature = Ramp(
+            settings.teacher_temperature,
+            settings.teacher_temperature_end,
+            settings.teacher_temperature_end,
+            settings.teacher_temperature_warmup,
+        )
+
+    def heads(self, width: int) -> Heads:
+        s = self.settings
+        shape = {"hidden_dim": s.hidden, "bottleneck_dim": s.bottleneck, "unit_prototypes": s.unit_prototypes}
+        return Heads(
+            {
+                "dino_head": PrototypeHead(width, s.prototypes, **shape),
+                "ibot_head": PrototypeHead(width, s.patch_prototypes, **shape),
+            }
+        )
+
+    def targets(self, heads: Heads, teacher: Views, step: int) -> dict[str, Tensor]:
+        temperature = self._temperature.at(step)
+        logits = heads["dino_head"](teacher.global_cls.flatten(0, 1))  # [2B, K]
+        patch_logits = heads["ibot_head"](teacher.masked_patches)  # [M, K]
+        return {
+            "cls": sinkhorn_knopp(logits, temperature).unflatten(0, teacher.global_cls.shape[:2]),
+            "patches": sinkhorn_knopp(patch_logits, temperature),
+        }
+
+    def losses(self, heads: Heads, student: Views, targets: dict[str, Tensor], step: int) -> Losses:
+        s = self.settings
+        assert student.local_cls is not None
+        views = torch.cat([student.global_cls, student.local_cls])  # [2 + n, B, D]
+        logits = heads["dino_head"](views.flatten(0, 1)).unflatten(0, views.shape[:2])
+        count = len(student.global_cls)
+        global_terms = count * (count - 1) if s.ignore_diagonal else count * count
+        local_terms = count * len(student.local_cls)
+        dino = {"temperature": s.student_temperature}
+        parts = {
+            "dino_global": dino_loss(logits[:count], targets["cls"], ignore_diagonal=s.ignore_diagonal, **dino),
+            "dino_local": dino_loss(logits[count:], targets["cls"], **dino),
+            "ibot": ibot_loss(
+                heads["ibot_head"](student.masked_patches),
+                targets["patches"],
+                student.mask_weights,
+                student.mask_rows,
+                temperature=s.student_temperature,
+            ),
+            "koleo": torch.stack([koleo_loss(view, s.koleo_neighbours) for view in student.global_cls]).mean(),
+        }
+        share = local_terms / (global_terms + local_terms)
+        dino_total = share * s.local_weight * parts["dino_local"] + (1 - share) * parts["dino_global"]
+        total = s.dino_weight * dino_total + s.patch_weight * parts["ibot"] + s.koleo_weight * count * parts["koleo"]
+        return Losses(total, {key: value.detach() for key, value in parts.items()})
+
+
+@dataclass(frozen=True)
+class CodingRateSettings:
+    """Sizes and weights of the objective without prototypes."""
+
+    hidden: int = 1024
+    projection: int = 256
+    expansion_weight: float = 0.1
+    """Weight of the coding rate per picture. Ten times as much drives views apart and fails on small batches."""
+    patch_weight: float = 0.5
+    """Weight of the cosine distance of masked patches to the teacher's, and of their own coding rate."""
+    epsilon: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_weights(self, "expansion_weight", "patch_weight")
+        if not self.epsilon > 0:
+            raise UserError(f"epsilon = {self.epsilon} is not positive", "try 0.5")
+
+
+class CodingRateObjective:
+    def __init__(self, settings: CodingRateSettings) -> None:
+        self.settings = settings
+
+    def heads(self, width: int) -> Heads:
+        s = self.settings
+        return Heads(
+            {
+                "dino_head": ProjectionHead(width, s.hidden, s.projection),
+                "ibot_head": ProjectionHead(width, s.hidden, s.projection),
+            }
+        )
+
+    def targets(self, heads: Heads, teacher: Views, step: int) -> dict[str, Tensor]:
+        cls = heads["dino_head"](teacher.global_cls.flatten(0, 1)).unflatten(0, teacher.global_cls.shape[:2])
+        return {"cls": cls.float(), "patches": F.normalize(heads["ibot_head"](teacher.masked_patches).float(), dim=-1)}
+
+    def losses(self, heads: Heads, student: Views, targets: dict[str, Tensor], step: int) -> Losses:
+        s = self.settings
+        assert student.local_cls is not None
+        views = torch.cat([student.global_cls, student.local_cls])  # [2 + n, B, D]
+        projected = heads["dino_head"](views.flatten(0, 1)).float().unflatten(0, views.shape[:2])
+        patches = F.normalize(heads["ibot_head"](student.masked_patches).float(), dim=-1)  # [M, p]
+        count = len(student.global_cls)
+        weights = student.mask_weights / student.mask_weights.sum()
+        sample = patches[torch.randperm(len(patches), device=patches.device)[: 4 * s.projection]]
+        parts = {
+            "distance": 1 - alignment(projected, targets["cls"], ignore_diagonal=True),
+            "expansion": torch.stack([self._rate(view) for view in projected[:count]]).mean(),
+            "patch_distance": (weights * (1 - (patches * targets["patches"]).sum(-1))).sum(),
+            "patch_expansion": self._rate(sample),
+        }
+        total = parts["distance"] - s.expansion_weight * parts["expansion"]
+        patch = parts["patch_distance"] - s.expansion_weight * parts["patch_expansion"]
+        return Losses(total + s.patch_weight * patch, {key: value.detach() for key, value in parts.items()})
+
+    def _rate(self, features: Tensor) -> Tensor:
+        """Coding rate per picture, which keeps its meaning from one batch size to another."""
+        return coding_rate(features, self.settings.epsilon) / len(features)
