@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -52,7 +53,7 @@ class SquareStore:
     pictures: Tensor
     """uint8 [N, 3, S, S]: RGB, each squashed to a square."""
     aspects: Tensor
-    """float32 [N]: width / height of the upright original."""
+    """float32 [N]: width / height of the upright original, to 0.5 %."""
     labels: Tensor
     """int64 [N]: classes, -1 = none."""
     keys: tuple[str, ...]
@@ -100,17 +101,7 @@ def decode_all(
     skipped = SkippedFiles() if skipped is None else skipped
     store = torch.empty(len(pictures), 3, side, side, dtype=torch.uint8)
     aspects = torch.empty(len(pictures))
-
-    def decode(chunk: range) -> list[tuple[int, str]]:
-        problems = []
-        for i in chunk:
-            try:
-                square, aspects[i] = decode_square(pictures.read_bytes(i), side)
-                store[i] = square
-            except ReadError as error:
-                problems.append((i, error.reason))
-        return problems
-
+    decode = partial(_decode_into, store, aspects, pictures)
     bad: dict[int, str] = {}
     chunks = [range(i, min(i + _CHUNK, len(pictures))) for i in range(0, len(pictures), _CHUNK)]
     for chunk, problems in zip(chunks, _map(decode, chunks, threads), strict=True):
@@ -130,6 +121,17 @@ def decode_all(
         keys=tuple(pictures.key(i) for i in good),
         classes=tuple(pictures.classes),
     )
+
+
+def _decode_into(store: Tensor, aspects: Tensor, pictures: Pictures, chunk: range) -> list[tuple[int, str]]:
+    """Decode some pictures into their rows; returns (number, reason) of those that cannot be read."""
+    problems = []
+    for i in chunk:
+        try:
+            store[i], aspects[i] = decode_square(pictures.read_bytes(i), store.shape[-1])
+        except ReadError as error:
+            problems.append((i, error.reason))
+    return problems
 
 
 class StreamedSquares:

@@ -25,7 +25,7 @@ MAX_MEMBER = 256 << 20
 _CHUNK = 1 << 20
 _MAX_HEADER = 1 << 20  # long names and pax records
 _BLOCK = 512
-_BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError, ValueError)
+_BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,11 @@ def _index(path: Path, stream: _Stream, wanted: Callable[[str], bool], memory: i
     """Walk through the headers; `memory` is None where members are read by position later."""
     index = TarIndex()
     archive = _open(path, stream)
+    end = 0
     try:
         while (info := archive.next()) is not None:
+            _check_forward(info, end)
+            end = info.offset_data
             archive.members.clear()  # type: ignore[attr-defined]  # it would keep every header
             if wanted(info.name) and info.isreg() and not info.issparse():
                 _take(index, info, stream, memory, path)
@@ -176,6 +179,12 @@ def _open(path: Path, stream: _Stream) -> tarfile.TarFile:
     except _BROKEN as error:
         reason = "is empty" if stream.tell() == 0 and not stream.last else "is not a tar file"
         raise UserError(f"{path} {reason}", "give a .tar or .tar.gz of pictures") from error
+
+
+def _check_forward(info: tarfile.TarInfo, end: int) -> None:
+    """Refuse a forged header that would lead back: the walk would never end."""
+    if info.size < 0 or info.offset_data <= end:
+        raise ValueError("a header leads back")
 
 
 def _take(index: TarIndex, info: tarfile.TarInfo, stream: _Stream, memory: int | None, path: Path) -> None:

@@ -37,8 +37,9 @@ _EXIF_MARKS = {
 }
 _ORIENTATION = 0x0112
 
-# Pillow warns at half of its limit; ours decides.
+# Pillow warns at half of its limit, where ours decides, and of oddities in tags that do not matter here.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, module="PIL")
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 
 class ReadError(UserError):
@@ -115,13 +116,23 @@ def _decode_jpeg(data: bytes, name: str, at_least: int) -> Picture | None:
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
         _bound(height, width, name)
-        picture: Picture = simplejpeg.decode_jpeg(data, "RGB", min_height=at_least, min_width=at_least)
+        factor = _reduction(min(height, width), at_least)
+        rows, columns = -(-height // factor), -(-width // factor)
+        picture: Picture = simplejpeg.decode_jpeg(data, "RGB", min_height=rows, min_width=columns)
     except ValueError as error:
         text = str(error).lower()
         if "premature end of data segment" in text or "corrupt jpeg data: bad huffman" in text:
             raise ReadError(name, kinds.DAMAGED) from None  # Pillow would fill the rest with grey
         return None
     return picture
+
+
+def _reduction(short_side: int, at_least: int) -> int:
+    """Return the largest power of two, up to 8, by which a JPEG may be decoded smaller (others are slow)."""
+    factor = 1
+    while 0 < at_least <= short_side // (2 * factor) and factor < 8:
+        factor *= 2
+    return factor
 
 
 def _open(data: bytes, name: str) -> Image.Image:

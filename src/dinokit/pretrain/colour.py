@@ -17,7 +17,7 @@ from torch import Tensor
 GREY_WEIGHTS: Final = (0.2989, 0.587, 0.114)
 """ITU-R 601 weights of R, G, B in the grey value, as torchvision has them."""
 
-# Inphase and quadrature rows of YIQ, in terms of the grey weights above so that a turn by 0 is exactly nothing.
+# The two colour rows of YIQ; its third, brightness, is GREY_WEIGHTS.
 _INPHASE: Final = (0.5959, -0.2746, -0.3213)
 _QUADRATURE: Final = (0.2115, -0.5227, 0.3112)
 
@@ -61,8 +61,8 @@ def draw_colour(
     order = torch.rand(count, 4, generator=generator).argsort(dim=1)
     grey = torch.rand(count, generator=generator) < grey_probability
     change = uniform * torch.tensor(strengths) * jittered[:, None]
-    brightness, contrast, saturation = (1 + change[:, :3]).clamp(min=0).unbind(1)
-    return ColourDraw(brightness, contrast, saturation, change[:, 3], order, grey)
+    brightness, contrast, saturation, hue = (change + torch.tensor([1.0, 1.0, 1.0, 0.0])).unbind(1)
+    return ColourDraw(brightness, contrast, saturation, hue, order, grey)
 
 
 def _saturation_matrix(factor: Tensor) -> Tensor:
@@ -73,13 +73,13 @@ def _saturation_matrix(factor: Tensor) -> Tensor:
 
 
 def _hue_matrix(turns: Tensor) -> Tensor:
-    """[N] -> [N, 3, 3]: rotation of the colour plane (I, Q) of YIQ; grey stays where it is."""
+    """[N] -> [N, 3, 3]: rotation of the colour plane (I, Q) of YIQ; grey stays. Red goes to yellow first."""
     to_yiq = turns.new_tensor((GREY_WEIGHTS, _INPHASE, _QUADRATURE))
     from_yiq = torch.linalg.inv(to_yiq.double().cpu()).to(turns)
     cosine, sine = (2 * torch.pi * turns).cos(), (2 * torch.pi * turns).sin()
     rotation = torch.eye(3, device=turns.device).repeat(len(turns), 1, 1)
-    rotation[:, 1, 1], rotation[:, 1, 2] = cosine, -sine
-    rotation[:, 2, 1], rotation[:, 2, 2] = sine, cosine
+    rotation[:, 1, 1], rotation[:, 1, 2] = cosine, sine
+    rotation[:, 2, 1], rotation[:, 2, 2] = -sine, cosine
     return from_yiq @ rotation @ to_yiq
 
 
@@ -144,4 +144,6 @@ def solarize(
     where = chosen.nonzero().squeeze(1).to(views.device)
     picked = views[where]  # [k, 3, H, W]
     inverted = (1 - 2 * mean) / std - picked
-    views[where] = torch.where(picked >= (threshold - mean) / std, inverted, picked).to(views.dtype)
+    views.index_copy_(
+        0, where, torch.where(picked >= (threshold - mean) / std, inverted, picked).to(views.dtype)
+    )

@@ -51,8 +51,8 @@ def batch_masks(
     """Masks for `rows` global crops on a patch `grid` (h, w), on the CPU.
 
     int(rows * probability) rows get a mask, in random places; the i-th of them covers the upper edge of the
-    i-th interval of `ratio`, so that the number of masked tokens is the same in every batch. `roll` shifts each
-    mask cyclically by a random offset (blocks then reach the border as often as the centre).
+    i-th interval of `ratio`, so that the number of masked tokens is the same in every batch. `roll` shifts
+    each mask cyclically by a random offset (blocks then reach the border as often as the centre).
     Raises ValueError where probability or ratio are not within 0..1.
     """
     if not (0 <= probability <= 1 and 0 <= ratio[0] <= ratio[1] <= 1):

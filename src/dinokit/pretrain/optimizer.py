@@ -2,8 +2,8 @@
 
 Parameters with equal multipliers share one group, so a ViT has some dozens of groups and not hundreds.
 Default: matrices decay; vectors (biases, norms, LayerScale) and the cls, storage and mask tokens do not. A
-token is an input, not a map: pulling it to zero regularises nothing (BEiT, MAE and DeiT leave it out as well).
-The published code goes by name and so decays tokens and ConvNeXt's downsampling norms: `published_decay=True`.
+token is an input, not a map: pulling it to zero regularises nothing (BEiT, MAE and DeiT leave it out too).
+The published code goes by name, so tokens and ConvNeXt's downsampling norms decay: `published_decay=True`.
 Sources: BEiT (arXiv 2106.08254, layer decay), DINOv3 (arXiv 2508.10104, section 3.2), AdamW (1711.05101).
 """
 
@@ -30,8 +30,8 @@ def parameter_groups(
     """Groups for `build_optimizer` with keys params, names, lr_multiplier, wd_multiplier, is_last_layer.
 
     depth: blocks of the ViT (0 for networks without `blocks`: no layer decay; heads may be chained to a
-    backbone in one call). Learning rates fall by `layer_decay` per block from the last to the first; the patch
-    embedding's is also times `patch_embed_multiplier`. Frozen parameters are left out.
+    backbone in one call). Learning rates fall by `layer_decay` per block from the last to the first; that of
+    the patch embedding is also times `patch_embed_multiplier`. Frozen parameters are left out.
     """
     groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
     for name, parameter in named_parameters:

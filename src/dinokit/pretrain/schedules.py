@@ -1,7 +1,7 @@
 """Values that change over a run: learning rate, weight decay, momentum, teacher temperature.
 
 `Ramp` is what our loop asks at every step: warm-up, then constant for as long as one likes (or down along a
-curve), and a cool-down from any step. The two families of the published code are here as arrays, the newer one
+curve), and a cool-down from any step. Both families of the published code are here as arrays, the newer one
 made from the same `Ramp.at`, so that whatever holds for the arrays holds for the loop.
 Source: DINOv3 (arXiv 2508.10104, section 3.2: constant after warm-up); cool-down: Hägele (arXiv 2405.18392).
 """
@@ -50,7 +50,7 @@ class Ramp:
         done = (step - self.warmup) / max(self.total - self.warmup - 1, 1)  # 0..1, both included
         if self.shape == "cosine":
             return self.end + (self.peak - self.end) * (1 + math.cos(math.pi * done)) / 2
-        return self.peak + (self.end - self.peak) * done
+        return self.end + (self.peak - self.end) * (1 - done)
 
     def cooled(self, step: int, begin: int, length: int) -> float:
         """Value at `step` of a run that cools down linearly over `length` steps from step `begin` on.
@@ -93,18 +93,21 @@ def cosine_schedule(
     freeze: int = 0,
     truncation: float = 0.0,
 ) -> Array:
-    """[total]: `freeze` zeros, linear warm-up from `start` (base included), a cosine that stops short of `final`.
+    """[total]: `freeze` zeros, linear warm-up from `start` (base included), cosine that ends before `final`.
 
-    truncation e lays the cosine over (1 + e) times the steps, cuts it off and stretches it so that the last value
-    is `final`: a run that ends while the curve is still steep. Steps past the end have the value `final`.
+    truncation e lays the cosine over (1 + e) times the steps, cuts it off and stretches it so that the last
+    value is `final`: a run that ends while the curve is steep. Steps past the end have the value `final`.
     """
     steps = total - warmup - freeze
     if steps < 0:
         raise ValueError(f"freeze {freeze} and warmup {warmup} are longer than the whole of {total} steps")
-    angle = np.pi * np.arange(steps) / max(int((1 + truncation) * steps), 1)
-    curve = final + 0.5 * (base - final) * (1 + np.cos(angle))
     if truncation > 0 and steps > 1:
-        curve = final + (curve - curve[-1]) * (curve[0] - final) / (curve[0] - curve[-1])
+        longer = np.linspace(0, np.pi, int((1 + truncation) * steps))  # here the end is included
+        fall = (1 + np.cos(longer[:steps])) / 2
+        fall = (fall - fall[-1]) / (1 - fall[-1])
+    else:
+        fall = (1 + np.cos(np.pi * np.arange(steps) / max(steps, 1))) / 2
+    curve = final + (base - final) * fall  # [steps], from base downwards
     return np.concatenate([np.zeros(freeze), np.linspace(start, base, warmup), curve])
 
 

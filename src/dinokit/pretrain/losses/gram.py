@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 Negatives = Literal["keep", "remove", "remove_target", "remove_common"]
-"""Negative similarities: `keep` them; `remove`: 0 on both sides; `remove_target`: 0 in the target only (what the
-published option `remove_only_teacher_neg` does); `remove_common`: 0 in the target, and 0 in the student where
-both were negative (what that option was meant to do)."""
+"""Negative similarities: `keep` them; `remove`: 0 on both sides; `remove_target`: 0 in the target only (what
+the published option `remove_only_teacher_neg` does); `remove_common`: 0 in the target, and 0 in the student
+where both were negative (what that option was meant to do)."""
 
 
 def gram_loss(

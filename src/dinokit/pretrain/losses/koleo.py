@@ -26,6 +26,9 @@ def koleo_loss(features: Tensor, neighbours: int = 1) -> Tensor:
         unit = functional.normalize(features.float(), dim=-1, eps=_EPSILON)
         with torch.no_grad():
             similarity = (unit @ unit.T).fill_diagonal_(-1)
-            nearest = similarity.topk(neighbours, dim=1).indices  # [B, B] -> [B, n]
+            # [B, B] -> [B, n]; argmax takes the first of equal neighbours, topk takes any
+            nearest = similarity.argmax(1, keepdim=True)
+            if neighbours > 1:
+                nearest = similarity.topk(neighbours, dim=1).indices
         difference = unit[:, None] - unit[nearest] + _EPSILON  # [B, n, D]
         return -torch.log(difference.norm(dim=-1) + _EPSILON).mean()

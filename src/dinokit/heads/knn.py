@@ -1,0 +1,52 @@
+"""Weighted k-nearest-neighbour classification of frozen features, exact and in batches (DINOv3, section 6.2;
+protocol of Wu et al. 2018: cosine similarity, votes weighted by exp(similarity / temperature)).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dinokit.errors import UserError
+
+_QUERIES_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class KnnAccuracy:
+    """Share of the queries whose class is the first, or among the first five, in per cent."""
+
+    top1: float
+    top5: float
+
+
+def knn_scores(
+    bank: Tensor, labels: Tensor, queries: Tensor, *, classes: int, k: int = 20, temperature: float = 0.07
+) -> Tensor:
+    """Votes [Q, C] for the class of each query.
+
+    bank [N, D] features with labels [N] in 0..C-1; queries [Q, D]. Only a block of the similarity matrix exists at
+    a time. Raises `UserError` if k is not between 1 and N.
+    """
+    if not 1 <= k <= len(bank):
+        raise UserError(f"k = {k} neighbours of a bank of {len(bank)} pictures", f"give 1 to {len(bank)}")
+    bank = F.normalize(bank.float(), dim=-1)
+    scores = []
+    for block in F.normalize(queries.float(), dim=-1).split(_QUERIES_AT_ONCE):
+        similarity, nearest = (block @ bank.T).topk(k)  # [q, k]
+        votes = torch.zeros(len(block), classes, device=bank.device)
+        scores.append(votes.scatter_add_(1, labels[nearest], (similarity / temperature).exp()))
+    return torch.cat(scores)
+
+
+def knn_accuracy(
+    bank: tuple[Tensor, Tensor], queries: tuple[Tensor, Tensor], *, k: int = 20, temperature: float = 0.07
+) -> KnnAccuracy:
+    """Accuracy of the vote on labelled queries; both are (features [N, D], labels [N])."""
+    classes = int(max(bank[1].max(), queries[1].max())) + 1
+    scores = knn_scores(bank[0], bank[1], queries[0], classes=classes, k=k, temperature=temperature)
+    ranked = scores.topk(min(5, classes)).indices == queries[1][:, None]
+    return KnnAccuracy(100 * ranked[:, 0].float().mean().item(), 100 * ranked.any(1).float().mean().item())

@@ -1,0 +1,105 @@
+"""A run's folder: everything to resume, and the model that others load.
+
+`checkpoints/step-00001000/` appears whole or not at all (written under another name, then renamed); the two latest
+are kept. `model/` is the teacher's backbone, with the heads beside it so that a later run can start from both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dinokit.checkpoints.model import ModelInfo
+from dinokit.checkpoints.save import save_model, save_tensors, write_atomically
+from dinokit.errors import UserError
+from dinokit.pretrain.objectives import Heads
+from dinokit.pretrain.student_teacher import StudentTeacher
+
+KEPT = 2
+HEADS = "heads.safetensors"
+
+
+def save_checkpoint(
+    run: Path, step: int, networks: StudentTeacher, optimizer: torch.optim.Optimizer, progress: Mapping[str, Any]
+) -> None:
+    """Write `checkpoints/step-…` and delete all but the latest two."""
+    folder = run / "checkpoints" / f"step-{step:08d}"
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        states = {"student": networks.student.state_dict(), "teacher": networks.teacher.state_dict()}
+        save_tensors(temporary / "networks.safetensors", flatten(states))
+        torch.save(optimizer.state_dict(), temporary / "optimizer.pt")
+        write_atomically(temporary / "progress.json", json.dumps({"step": step, **progress}).encode())
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+    except OSError as problem:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise UserError(f"cannot write {folder} ({problem.strerror})", "free some space, then run again") from None
+    for old in list_checkpoints(run)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def flatten(states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {f"{part}.{name}": value for part, state in states.items() for name, value in state.items()}
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """Complete checkpoints of a run, oldest first."""
+    return sorted(path for path in (run / "checkpoints").glob("step-*") if path.is_dir())
+
+
+def resume(run: Path, networks: StudentTeacher, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+    """Load the latest checkpoint into `networks` and `optimizer`; returns its progress, or None if there is none."""
+    checkpoints = list_checkpoints(run)
+    if not checkpoints:
+        return None
+    folder = checkpoints[-1]
+    try:
+        tensors = load_file(folder / "networks.safetensors")
+        for part, network in (("student", networks.student), ("teacher", networks.teacher)):
+            own = {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
+            network.load_state_dict(own)
+        optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
+        progress: dict[str, Any] = json.loads((folder / "progress.json").read_text())
+    except Exception as problem:
+        hint = "delete that folder to go on from the one before, or use the recipe that the run was started with"
+        raise UserError(f"{folder} cannot be resumed ({str(problem)[:120]})", hint) from None
+    return progress
+
+
+def save_run_model(
+    run: Path, networks: StudentTeacher, info: ModelInfo, dtype: torch.dtype | None = None
+) -> ModelInfo:
+    """Write `model/`: the teacher's backbone and, beside it, its heads."""
+    info = save_model(run / "model", networks.teacher.backbone.state_dict(), info, dtype)
+    save_tensors(run / "model" / HEADS, networks.teacher.heads.state_dict(), dtype)
+    return info
+
+
+def load_heads(source: str | Path, heads: Heads) -> bool:
+    """Load heads that lie beside a model into `heads`, if there are any of the same shapes; returns whether."""
+    for folder in (Path(source), Path(source) / "model", Path(source).parent):
+        path = folder / HEADS
+        if path.is_file():
+            state = load_file(path)
+            wanted = {key: value.shape for key, value in heads.state_dict().items()}
+            if {key: value.shape for key, value in state.items()} != wanted:
+                return False
+            heads.load_state_dict({key: value.float() for key, value in state.items()})
+            return True
+    return False
+
+
+def with_image_size(info: ModelInfo, size: int) -> ModelInfo:
+    return replace(info, image_size=size)

@@ -1,0 +1,230 @@
+"""The training loop: one object that changes while it runs, its steps as methods.
+
+Every random draw of step n is a function of (seed, n): a resumed run sees what an undisturbed one would have.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dinokit.backbones.vit import VisionTransformer, explicit_attention
+from dinokit.checkpoints.model import LoadedModel, ModelInfo
+from dinokit.heads.knn import knn_accuracy
+from dinokit.images.geometry import resize
+from dinokit.images.normalize import normalize
+from dinokit.inference.precision import choose_dtype
+from dinokit.pretrain import checkpointing
+from dinokit.pretrain.crops import make_crops
+from dinokit.pretrain.masks import batch_masks
+from dinokit.pretrain.monitor import Monitor
+from dinokit.pretrain.optimizer import apply_schedule, build_optimizer, clip_gradients, parameter_groups
+from dinokit.pretrain.pictures import ProbePictures, TrainingPictures, probe_pictures
+from dinokit.pretrain.recipe import Recipe, recipe_to_toml
+from dinokit.pretrain.schedules import Ramp
+from dinokit.pretrain.student_teacher import StudentTeacher
+
+MONITOR_EVERY = 10
+
+
+@dataclass(frozen=True)
+class Status:
+    """What the loop reports after every logged step."""
+
+    step: int
+    steps: int
+    """0 for a run without end."""
+    seconds: float
+    """Of training, over all sittings."""
+    images_per_second: float
+    numbers: dict[str, float]
+
+
+class Pretraining:
+    """A pretraining run in the folder `run`, on one device; continues from the folder's latest checkpoint."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        pictures: TrainingPictures,
+        run: Path,
+        start: LoadedModel,
+        start_source: str | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.recipe, self.pictures, self.run_folder = recipe, pictures, run
+        self.device = device or torch.device("cpu")
+        self.info = replace(start.info, image_size=recipe.crops.global_size, assumptions=())
+        self.networks = self._build_networks(start.network, start_source)
+        self.optimizer = self._build_optimizer()
+        self.dtype = choose_dtype("auto", self.device)
+        self.probe: ProbePictures | None = probe_pictures(pictures) if recipe.run.probe_every else None
+        self.step, self.seconds, self.stopping = 0, 0.0, False
+        progress = checkpointing.resume(run, self.networks, self.optimizer)
+        if progress is not None:
+            self.step, self.seconds = int(progress["step"]), float(progress["seconds"])
+        self.monitor = Monitor(self.step)
+
+    def _build_networks(self, backbone: VisionTransformer, source: str | None) -> StudentTeacher:
+        objective = self.recipe.build_objective()
+        heads = objective.heads(backbone.spec.width)
+        if source is not None:
+            checkpointing.load_heads(source, heads)
+        if self.device.type == "cpu":
+            backbone.use_attention(explicit_attention)
+        networks = StudentTeacher(backbone, objective, heads).to(self.device)
+        for block in networks.student.backbone.blocks:
+            block.drop_path = self.recipe.drop_path  # type: ignore[assignment]
+        return networks
+
+    def _build_optimizer(self) -> torch.optim.AdamW:
+        settings = self.recipe.optimizer
+        groups = parameter_groups(
+            self.networks.student.named(),
+            self.networks.student.backbone.spec.depth,
+            layer_decay=settings.layer_decay,
+            patch_embed_multiplier=settings.patch_embed_multiplier,
+        )
+        return build_optimizer(groups, betas=(settings.beta1, settings.beta2))
+
+    @property
+    def steps(self) -> int:
+        return self.recipe.run.steps
+
+    def run(self, report: Callable[[Status], None] | None = None) -> None:
+        """Train until the recipe's end, or until `stop` is called. Saves on the way out, whatever the reason."""
+        settings = self.recipe.run
+        self._write_recipe()
+        mark, marked = time.perf_counter(), self.step
+        try:
+            while not self.stopping and not (self.steps and self.step >= self.steps):
+                parts = self.train_step()
+                self.step += 1
+                if self.step % settings.log_every == 0:
+                    now = time.perf_counter()
+                    rate = (self.step - marked) * settings.batch / (now - mark)
+                    self.seconds += now - mark
+                    status = self._log(parts, rate)
+                    if report is not None:
+                        report(status)
+                    mark, marked = time.perf_counter(), self.step
+                if self.step % settings.save_every == 0:
+                    self.save()
+        finally:
+            self.seconds += time.perf_counter() - mark
+            if self.step > 0 and not self.monitor.lost:
+                self.save()
+
+    def stop(self) -> None:
+        """End the run after the step in progress."""
+        self.stopping = True
+
+    def train_step(self) -> dict[str, float]:
+        """One step: crops, both networks, loss, gradients, optimiser, teacher. Returns the numbers of the step."""
+        torch.manual_seed(_seed(self.recipe.run.seed, self.step))  # drop path and RoPE draw from the global generator
+        crops, masks = self.make_batch()
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            losses, teacher = self.networks(crops, masks, self.step)
+        if not self.monitor.finite(self.step, losses.total.item()):
+            return {}
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        norms = clip_gradients(self.networks.student.parts(), self.recipe.optimizer.clip)
+        lr = self._apply_schedule()
+        self.optimizer.step()
+        self.networks.update_teacher(self._momentum())
+        numbers = {"loss": losses.total.item(), **{key: value.item() for key, value in losses.parts.items()}}
+        if self.step % MONITOR_EVERY == 0:
+            self.monitor.see(teacher.global_cls[0])
+        return {**numbers, "lr": lr, **{f"gradient_{name}": norm for name, norm in norms.items()}}
+
+    def make_batch(self) -> tuple[Any, Any]:
+        """Crops and masks of the current step, on the device."""
+        settings = self.recipe
+        pixels, aspects = self.pictures.batch(self.step, settings.run.batch)
+        crop_settings = settings.crops_at(self.step)
+        statistics = (self.info.statistics.mean, self.info.statistics.std)
+        generator = torch.Generator().manual_seed(_seed(settings.run.seed + 1, self.step))
+        crops = make_crops(pixels.to(self.device), aspects, crop_settings, statistics, generator)
+        side = crop_settings.global_size // self.info.spec.patch_size
+        masks = batch_masks(
+            2 * settings.run.batch,
+            (side, side),
+            probability=settings.masks.probability,
+            ratio=settings.masks.ratio,
+            rng=np.random.default_rng((settings.run.seed, self.step)),
+        )
+        return crops, replace(
+            masks,
+            masks=masks.masks.to(self.device),
+            indices=masks.indices.to(self.device),
+            weights=masks.weights.to(self.device),
+        )
+
+    def _apply_schedule(self) -> float:
+        settings = self.recipe.optimizer
+        ramp = Ramp(0.0, settings.lr, 0.0, settings.warmup)
+        step = self.step + 1
+        lr = ramp.at(step)
+        if settings.cooldown:
+            lr = ramp.cooled(step, self.steps - settings.cooldown, settings.cooldown)
+        last_layer_lr = 0.0 if self.step < settings.freeze_last_layer else lr
+        apply_schedule(self.optimizer, lr, settings.weight_decay, last_layer_lr)
+        return lr
+
+    def _momentum(self) -> float:
+        settings = self.recipe.teacher
+        if not self.steps:
+            return settings.momentum
+        done = min(self.step / self.steps, 1.0)
+        return settings.momentum_end + (settings.momentum - settings.momentum_end) * (1 + math.cos(math.pi * done)) / 2
+
+    def _log(self, parts: dict[str, float], rate: float) -> Status:
+        health = self.monitor.check(self.step, parts)
+        numbers = {**parts, "rank": health.rank, "variance": health.variance}
+        if self.probe is not None and self.step % self.recipe.run.probe_every == 0:
+            numbers["knn"] = self.measure_knn(self.probe)
+        status = Status(self.step, self.steps, self.seconds, rate, numbers)
+        line = {"step": self.step, "seconds": round(self.seconds, 1), "images_per_second": round(rate, 1)}
+        line |= {key: float(f"{value:.5g}") for key, value in numbers.items()}
+        with open(self.run_folder / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        return status
+
+    def measure_knn(self, probe: ProbePictures) -> float:
+        """kNN top-1 in per cent of the teacher's class token, pictures whole, at the size of the global crops."""
+        size = self.recipe.crops_at(self.step).global_size
+        bank, queries = self._class_tokens(probe.bank, size), self._class_tokens(probe.queries, size)
+        return knn_accuracy((bank, probe.bank_labels), (queries, probe.query_labels)).top1
+
+    @torch.no_grad()
+    def _class_tokens(self, pictures: Tensor, size: int) -> Tensor:
+        tokens = []
+        for block in pictures.split(128):
+            batch = normalize(resize(block, (size, size)), self.info.statistics).to(self.device)
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                tokens.append(self.networks.teacher.backbone(batch).cls.float().cpu())
+        return torch.cat(tokens)
+
+    def save(self) -> ModelInfo:
+        """Write the checkpoint of this step and the model."""
+        progress = {"seconds": self.seconds}
+        checkpointing.save_checkpoint(self.run_folder, self.step, self.networks, self.optimizer, progress)
+        return checkpointing.save_run_model(self.run_folder, self.networks, self.info)
+
+    def _write_recipe(self) -> None:
+        self.run_folder.mkdir(parents=True, exist_ok=True)
+        (self.run_folder / "recipe.toml").write_text(recipe_to_toml(self.recipe), encoding="utf-8")
+
+
+def _seed(seed: int, step: int) -> int:
+    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,164 @@
+"""What can be seen in patch features: colours, foreground, similar places, corresponding points.
+
+Pure numpy, from features [h, w, D] to small maps on the same grid. The maps are those of DINO (Caron et al.
+2021) and DINOv2 (Oquab et al. 2023, section 7.4): principal components as colours, the first as foreground.
+Nothing is sharpened by looking at the pixels: what one sees is what the features hold.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class PackedPatches:
+    """Unit-length patch features in few bytes, good enough for cosines: `codes * scales` is near the feature."""
+
+    codes: list[NDArray[np.int8]]
+    """One array [h, w, K] a photo."""
+    scales: Floats
+    """[K], one step size for each of the K kept directions."""
+    kept: float
+    """Share of the squared length of the features that the K directions hold, 0 to 1."""
+    mean_error: float
+    """Mean absolute error of the cosine between two patches of the set."""
+
+
+@dataclass(frozen=True)
+class Matches:
+    """M pairs of patches that are each other's nearest, in an order in which any first few are well spread."""
+
+    first: NDArray[np.int64]
+    """[M, 2], cells (row, col) in the first view."""
+    second: NDArray[np.int64]
+    """[M, 2], cells (row, col) in the second view."""
+    cosine: Floats
+    """[M]"""
+
+
+def unit_length(features: Floats) -> Floats:
+    """Features [..., D] scaled to length one."""
+    lengths = np.linalg.norm(features, axis=-1, keepdims=True)
+    return np.asarray(features / np.maximum(lengths, 1e-12), dtype=np.float32)
+
+
+def pca_colours(patches: Floats) -> Bytes:
+    """The first three principal components of patches [h, w, D] as red, green, blue: uint8 [h, w, 3]."""
+    return shared_pca_colours([patches])[0]
+
+
+def shared_pca_colours(patches: Sequence[Floats]) -> list[Bytes]:
+    """As `pca_colours`, with the same directions for all photos: the same colour is the same kind of thing."""
+    flat = np.concatenate([unit_length(p).reshape(-1, p.shape[-1]) for p in patches])
+    parts = _components(flat, 3)  # [N, 3]
+    low, high = np.percentile(parts, [1.0, 99.0], axis=0)
+    colours = np.clip((parts - low) / np.maximum(high - low, 1e-9), 0.0, 1.0)
+    ends = np.cumsum([p.shape[0] * p.shape[1] for p in patches])[:-1]
+    pixels = np.round(colours * 255).astype(np.uint8)
+    return [c.reshape(*p.shape[:2], 3) for c, p in zip(np.split(pixels, ends), patches, strict=True)]
+
+
+def foreground(patches: Floats) -> Floats:
+    """How much a patch belongs to the foreground, [h, w, D] -> [h, w] from 0 to 1.
+
+    The first principal component, its sign such that the border of the photo is background,
+    cut softly where Otsu's threshold splits it best in two.
+    """
+    h, w = patches.shape[:2]
+    part = _components(unit_length(patches).reshape(h * w, -1), 1).reshape(h, w)
+    border = np.ones((h, w), dtype=bool)
+    border[1:-1, 1:-1] = False
+    if not border.all() and part[border].mean() > part[~border].mean():
+        part = -part
+    softness = max(0.2 * float(part.std()), 1e-9)
+    steps = np.clip((part - _otsu_threshold(part)) / softness, -30.0, 30.0)
+    return np.asarray(1.0 / (1.0 + np.exp(-steps)), dtype=np.float32)
+
+
+def pack_patches(patches: Sequence[Floats], directions: int = 48) -> PackedPatches:
+    """Keeps the strongest directions of unit-length features, in int8; not centred, so that cosines stay."""
+    flat = np.concatenate([unit_length(p).reshape(-1, p.shape[-1]) for p in patches]).astype(np.float64)
+    strengths, axes = np.linalg.eigh(flat.T @ flat)  # ascending
+    count = min(directions, flat.shape[1])
+    parts = flat @ axes[:, ::-1][:, :count]  # [N, K]
+    scales = np.maximum(np.abs(parts).max(axis=0) / 127.0, 1e-12)
+    codes = np.round(parts / scales).astype(np.int8)
+    ends = np.cumsum([p.shape[0] * p.shape[1] for p in patches])[:-1]
+    return PackedPatches(
+        codes=[c.reshape(*p.shape[:2], count) for c, p in zip(np.split(codes, ends), patches, strict=True)],
+        scales=scales.astype(np.float32),
+        kept=float(strengths[::-1][:count].sum() / max(strengths.sum(), 1e-12)),
+        mean_error=_mean_cosine_error(flat, codes * scales),
+    )
+
+
+def mutual_matches(first: Floats, second: Floats) -> Matches:
+    """Patches of two views [h, w, D], [h', w', D] that are each other's nearest by cosine."""
+    depth = first.shape[-1]
+    cosines = unit_length(first).reshape(-1, depth) @ unit_length(second).reshape(-1, depth).T
+    forth, back = cosines.argmax(axis=1), cosines.argmax(axis=0)
+    starts = np.flatnonzero(back[forth] == np.arange(len(forth)))
+    ends = forth[starts]
+    cells = np.stack(np.divmod(starts, first.shape[1]), axis=1)
+    order = _spread_order(cells, cosines[starts, ends])
+    other = np.stack(np.divmod(ends, second.shape[1]), axis=1)
+    return Matches(cells[order], other[order], cosines[starts, ends][order].astype(np.float32))
+
+
+def nearest_photos(cls: Floats, count: int = 3) -> tuple[NDArray[np.int64], Floats]:
+    """For each class token of [N, D] the `count` most similar others: indices and cosines [N, count]."""
+    cosines = unit_length(cls) @ unit_length(cls).T
+    np.fill_diagonal(cosines, -np.inf)
+    indices = np.argsort(-cosines, axis=1, kind="stable")[:, : min(count, len(cls) - 1)]
+    return indices, np.take_along_axis(cosines, indices, axis=1)
+
+
+def _components(flat: Floats, count: int) -> NDArray[np.float64]:
+    """The first principal components [N, count] of [N, D]; missing ones are zero, the skew fixes the signs."""
+    centred = flat.astype(np.float64) - flat.mean(axis=0, dtype=np.float64)
+    axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :count]
+    parts = centred @ axes
+    parts = parts * np.where((parts**3).sum(axis=0) < 0, -1.0, 1.0)
+    return np.pad(parts, ((0, 0), (0, count - parts.shape[1])))
+
+
+def _otsu_threshold(values: NDArray[np.float64]) -> float:
+    """The value that splits `values` into the two classes of least inner variance (Otsu 1979)."""
+    counts, edges = np.histogram(values, bins=64, range=tuple(np.percentile(values, [1, 99])))
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)
+    total = below[-1]
+    sums = np.cumsum(counts * centres)
+    split = (below > 0) & (below < total)
+    if not split.any():
+        return float(np.mean(values))
+    b, s = below[split], sums[split]
+    between = (s / b - (sums[-1] - s) / (total - b)) ** 2 * b * (total - b)
+    return float(edges[1:][split][between.argmax()])
+
+
+def _mean_cosine_error(flat: NDArray[np.float64], restored: NDArray[np.float64]) -> float:
+    """Over up to 512 x 512 pairs spread evenly over the set."""
+    step = max(len(flat) // 512, 1)
+    exact, packed = flat[::step], restored[::step]
+    return float(np.abs(exact @ exact.T - packed @ packed.T).mean())
+
+
+def _spread_order(cells: NDArray[np.int64], cosine: Floats) -> list[int]:
+    """Best first, but a pair close to one already taken waits until all emptier places are served."""
+    waiting = list(np.argsort(-cosine, kind="stable"))
+    taken: list[int] = []
+    for radius in (8, 5, 3, 2, 0):
+        later = []
+        for index in waiting:
+            if taken and np.abs(cells[taken] - cells[index]).max(axis=1).min() < radius:
+                later.append(index)
+            else:
+                taken.append(int(index))
+        waiting = later
+    return taken
