@@ -38,7 +38,7 @@ def test_unit_prototypes_give_cosines_whatever_their_length() -> None:
     with torch.no_grad():
         head.last_layer.weight.mul_(100)
     assert torch.allclose(head(tokens), scores, atol=1e-6)
-    assert 0.5 < float(scores.abs().max()) <= 1 + 1e-6, "cosines reach far enough for sharp targets"
+    assert 0.5 < scores.abs().max().item() <= 1 + 1e-6, "cosines reach far enough for sharp targets"
 
 
 def test_heads_start_small_and_without_bias() -> None:

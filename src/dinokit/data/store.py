@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -149,7 +150,8 @@ class StreamedSquares:
         self.side = side
         self.skipped = SkippedFiles() if skipped is None else skipped
         self.labels = _labels(pictures, range(len(pictures)))
-        self._bad: dict[int, str] = {}
+        self._bad: set[int] = set()
+        self._lock = Lock()
         self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="decode")
 
     def __len__(self) -> int:
@@ -175,9 +177,15 @@ class StreamedSquares:
                 square, aspect = decode_square(self.pictures.read_bytes(candidate), self.side)
                 return square.contiguous(), aspect
             except ReadError as error:
-                if self._bad.setdefault(candidate, error.reason) is error.reason:
-                    self.skipped.add(self.pictures.key(candidate), error.reason)
+                self._note(candidate, error.reason)
         raise UserError(f"{self.pictures.name} has no readable picture", "name JPEG, PNG or WebP pictures")
+
+    def _note(self, i: int, reason: str) -> None:
+        """Note an unreadable picture, once even where several threads meet it at the same time."""
+        with self._lock:
+            if i not in self._bad:
+                self._bad.add(i)
+                self.skipped.add(self.pictures.key(i), reason)
 
 
 def gather(

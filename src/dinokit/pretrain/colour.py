@@ -74,13 +74,14 @@ def _saturation_matrix(factor: Tensor) -> Tensor:
 
 def _hue_matrix(turns: Tensor) -> Tensor:
     """[N] -> [N, 3, 3]: rotation of the colour plane (I, Q) of YIQ; grey stays. Red goes to yellow first."""
-    to_yiq = turns.new_tensor((GREY_WEIGHTS, _INPHASE, _QUADRATURE))
-    from_yiq = torch.linalg.inv(to_yiq.double().cpu()).to(turns)
+    yiq = torch.tensor((GREY_WEIGHTS, _INPHASE, _QUADRATURE), dtype=torch.float64)
+    to_yiq, from_yiq = yiq.to(turns), torch.linalg.inv(yiq).to(turns)
     cosine, sine = (2 * torch.pi * turns).cos(), (2 * torch.pi * turns).sin()
     rotation = torch.eye(3, device=turns.device).repeat(len(turns), 1, 1)
     rotation[:, 1, 1], rotation[:, 1, 2] = cosine, sine
     rotation[:, 2, 1], rotation[:, 2, 2] = -sine, cosine
-    return from_yiq @ rotation @ to_yiq
+    turned: Tensor = from_yiq @ rotation @ to_yiq
+    return turned
 
 
 def colour_map(draw: ColourDraw, means: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,9 @@
 """Multi-crop augmentation of a whole batch as tensor algebra, on whatever device the pictures are.
 
-A crop is a pair of antialiased resampling operators, rows [out, S] and columns [out, S]: box, flip and blur are
-inside them, so view = rows @ picture @ columnsᵀ and every picture has its own draw. Columns are a dense matrix;
-rows are a weighted sum of the few rows they read (three times cheaper here). Colour is one affine map (colour.py).
-Draws are made on the CPU, so that a seed gives the same crops on every device. Source: DINO (Caron et al. 2021),
-DINOv3 section 3; boxes as torchvision's RandomResizedCrop, antialiased bicubic kernel as Pillow's and torch's.
+A view is rows @ picture @ columnsᵀ: two antialiased resampling operators [out, S] hold box, flip and blur, so
+every picture has its own draw. Columns are a dense matrix, rows a weighted sum of the few rows they read (a
+third of the time). Colour is one affine map (colour.py). Draws are made on the CPU: a seed gives the same crops
+everywhere. Source: DINO (Caron et al. 2021), DINOv3 section 3; boxes as torchvision, bicubic kernel as Pillow.
 """
 
 from __future__ import annotations
@@ -121,8 +120,8 @@ def make_crops(
 ) -> Crops:
     """Takes two global and n local views of each picture, as the settings say.
 
-    pictures: uint8 [B, 3, S, S], each squashed to a square. aspects: float32 [B], original width / height: the
-    squash is undone, so crops have the shapes of the original. mean_std: of RGB in 0..1. generator: on the CPU.
+    pictures: uint8 [B, 3, S, S], squashed to squares. aspects: float32 [B], original width / height; the
+    squash is undone: crops have the shapes of the original. mean_std: of RGB in 0..1. generator: on the CPU.
     dtype: of the views and of the larger products; bfloat16 costs up to about 3/255 of a colour.
     """
     local = (settings.blur_probabilities[2],) * settings.local_number

@@ -102,6 +102,8 @@ class Recipe:
 
     network: str = "dinokit_vitt16"
     drop_path: float = 0.0
+    layer_scale: float = 0.1
+    """Initial factor of the residual branches (published: 1e-5, for far longer runs)."""
     objective: Literal["dinov3", "coding-rate"] = "coding-rate"
     dinov3: Dinov3Settings = field(default_factory=Dinov3Settings)
     coding_rate: CodingRateSettings = field(default_factory=CodingRateSettings)

@@ -57,7 +57,9 @@ def write_demo_page(
         unfinished.write_text(page, encoding="utf-8")
         unfinished.replace(path)
     except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror})", "choose another folder with --out") from error
+        raise UserError(
+            f"cannot write {path} ({error.strerror})", "choose another folder with --out"
+        ) from error
     return path
 
 
@@ -132,10 +134,10 @@ def _pair_data(photos: Sequence[DemoPhoto], pair: tuple[int, int]) -> dict[str, 
 
 def _packing_note(packed: feature_maps.PackedPatches, depth: int) -> str:
     return (
-        f"For the similarities in this page the {depth} numbers of a patch are reduced to the {len(packed.scales)} "
-        f"strongest directions and stored in one byte each: {100 * packed.kept:.1f} % of their squared length is "
-        f"kept, a cosine is wrong by {packed.mean_error:.4f} on average. Colours, foreground, neighbours and "
-        "corresponding points were computed from the whole features."
+        f"For the similarities in this page the {depth} numbers of a patch are reduced to the "
+        f"{len(packed.scales)} strongest directions and stored in one byte each: {100 * packed.kept:.1f} % of "
+        f"their squared length is kept, and a cosine is wrong by {packed.mean_error:.4f} on average. Colours, "
+        "foreground, neighbours and corresponding points were computed from the whole features."
     )
 
 

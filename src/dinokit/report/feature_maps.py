@@ -17,7 +17,7 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class PackedPatches:
-    """Unit-length patch features in few bytes, good enough for cosines: `codes * scales` is near the feature."""
+    """Unit-length patch features in few bytes, good for cosines: `codes * scales` is near the feature."""
 
     codes: list[NDArray[np.int8]]
     """One array [h, w, K] a photo."""
@@ -31,7 +31,7 @@ class PackedPatches:
 
 @dataclass(frozen=True)
 class Matches:
-    """M pairs of patches that are each other's nearest, in an order in which any first few are well spread."""
+    """M pairs of patches that are each other's nearest, ordered so that any first few are well spread."""
 
     first: NDArray[np.int64]
     """[M, 2], cells (row, col) in the first view."""
@@ -53,7 +53,7 @@ def pca_colours(patches: Floats) -> Bytes:
 
 
 def shared_pca_colours(patches: Sequence[Floats]) -> list[Bytes]:
-    """As `pca_colours`, with the same directions for all photos: the same colour is the same kind of thing."""
+    """As `pca_colours`, with the same directions for all photos: one colour is one kind of thing."""
     flat = np.concatenate([unit_length(p).reshape(-1, p.shape[-1]) for p in patches])
     parts = _components(flat, 3)  # [N, 3]
     low, high = np.percentile(parts, [1.0, 99.0], axis=0)
@@ -119,7 +119,7 @@ def nearest_photos(cls: Floats, count: int = 3) -> tuple[NDArray[np.int64], Floa
 
 
 def _components(flat: Floats, count: int) -> NDArray[np.float64]:
-    """The first principal components [N, count] of [N, D]; missing ones are zero, the skew fixes the signs."""
+    """The first principal components [N, count] of [N, D]; missing ones are zero, skew fixes the signs."""
     centred = flat.astype(np.float64) - flat.mean(axis=0, dtype=np.float64)
     axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :count]
     parts = centred @ axes

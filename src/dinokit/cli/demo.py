@@ -1,0 +1,52 @@
+"""`dinokit demo`: photos in, one page out."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def demo(
+    photos: str | None = None,
+    /,
+    *,
+    out: Path = Path("demo"),
+    model: str = "dinokit_vitt16",
+    size: Annotated[int, Parameter(name=["--size"])] = 448,
+) -> None:
+    """Make a page that shows what the network sees in a dozen photos, or in yours.
+
+    The page is one file, OUT/index.html: colours of the features, similar places under the pointer,
+    foreground, photos that are alike, corresponding points in two views. It needs no network.
+
+    Examples:
+      dinokit demo
+      dinokit demo holiday-photos/ --out holiday --model runs/mine
+
+    Parameters
+    ----------
+    photos
+        A folder, a picture or a pattern; without it, the dozen photos of the package.
+    out
+        Folder for the page; it is made if need be.
+    model
+        Whatever dinokit.load takes: a name, a file, a folder, a run.
+    size
+        Short side in pixels at which the photos are read; larger shows finer maps and takes longer.
+    """
+    import time
+
+    import dinokit
+    from dinokit.cli.output import say, track, warn
+    from dinokit.report import demo as work
+    from dinokit.report.demo_page import write_demo_page
+
+    started = time.perf_counter()
+    chosen, remark = work.choose_photos(photos)
+    if remark:
+        say(remark)
+    backbone = dinokit.load(model)
+    encoded = list(track(work.encode_photos(chosen, backbone, size, warn), len(chosen), "looking at photos"))
+    about = work.describe(encoded, model, backbone.patch_size, size, time.perf_counter() - started)
+    page = write_demo_page(encoded, work.choose_pair(encoded, chosen), about, out)
+    print(f"Done in {time.perf_counter() - started:.0f} s. Open {page} in a browser.")

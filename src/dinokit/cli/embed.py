@@ -1,0 +1,49 @@
+"""`dinokit embed`: pictures in, a table of features out."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def embed(
+    images: list[str],
+    /,
+    *,
+    out: Path,
+    model: str = "dinokit_vitt16",
+    size: int | None = None,
+    batch_size: int = 16,
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Write one row of features for each picture into a Parquet table.
+
+    Stopped halfway it keeps what it has; the same command continues.
+
+    Examples:
+      dinokit embed photos/ --out photos.parquet
+      dinokit embed a.jpg b.jpg --out two.parquet --model runs/mine --size 448
+
+    Parameters
+    ----------
+    images
+        Pictures, folders, patterns or tar shards.
+    out
+        The table to write, FILE.parquet.
+    model
+        Whatever dinokit.load takes: a name, a file, a folder, a run.
+    size
+        Short side in pixels; without it, the size the model was trained at.
+    batch_size
+        Pictures at a time.
+    json
+        Print one JSON object with the counts instead of a line.
+    """
+    from dinokit.cli.output import print_json, track
+    from dinokit.inference.embed import embed_pictures
+
+    summary = embed_pictures(images, out, model=model, size=size, batch_size=batch_size, track=track)
+    if json:
+        print_json(summary)
+    else:
+        print(f"{summary['rows']} rows in {out}")

@@ -1,0 +1,30 @@
+"""`dinokit info`: what a model is."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def info(name: str, /, *, json: Annotated[bool, Parameter(negative=())] = False) -> None:
+    """Tell what a model is: its shape, size and where its weights come from.
+
+    Examples:
+      dinokit info dinokit_vitt16
+      dinokit info weights.safetensors --json
+
+    Parameters
+    ----------
+    name
+        Whatever dinokit.load takes: a name, a file, a folder, a run.
+    json
+        Print one JSON object instead of lines.
+    """
+    from dinokit.cli.output import print_json
+    from dinokit.inference.info import describe_model
+
+    facts = describe_model(name)
+    if json:
+        print_json(facts)
+    else:
+        for key, value in facts.items():
+            print(f"{key:<20} {value}")

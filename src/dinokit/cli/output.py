@@ -1,0 +1,54 @@
+"""What verbs print: results on standard output, everything else on standard error."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import TimeRemainingColumn as TimeLeftColumn
+from rich.text import Text
+
+T = TypeVar("T")
+
+
+class RateColumn(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        """The rate with three digits, or nothing yet."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.3g}/s" if speed else "", style="progress.data.speed")
+
+
+def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+    """Hand on `items` while a bar with rate and time left runs on standard error (on terminals only)."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeLeftColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(label, total=total)
+        for item in items:
+            progress.advance(task)
+            yield item
+
+
+def print_json(values: Any) -> None:
+    """One JSON object, the only thing on standard output."""
+    print(json.dumps(values, ensure_ascii=False))
+
+
+def say(text: str) -> None:
+    """A remark on standard error."""
+    print(text, file=sys.stderr)
+
+
+def warn(text: str) -> None:
+    """A warning on standard error, in one line."""
+    print(f"warning: {' '.join(text.split())}", file=sys.stderr)

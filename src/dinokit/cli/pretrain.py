@@ -1,0 +1,56 @@
+"""`dinokit pretrain`: unlabelled pictures in, a backbone out."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def pretrain(
+    data: list[str],
+    /,
+    *,
+    out: Path,
+    preset: str | None = None,
+    budget: str | None = None,
+    weights: Annotated[list[float] | None, Parameter(consume_multiple=True, negative=())] = None,
+    init: str | None = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative=())] = None,
+    device: str = "auto",
+    seed: int = 0,
+) -> None:
+    """Learn a backbone from unlabelled pictures.
+
+    Stopped (Ctrl-C) it saves; the same command goes on from there. The backbone lies in RUN/model.
+
+    Examples:
+      dinokit pretrain photos/ --out runs/mine --budget 2h
+      dinokit pretrain a/ "b-{0000..0003}.tar" --weights 0.3 0.7 --out runs/mix --set optimizer.lr=1e-4
+
+    Parameters
+    ----------
+    data
+        Folders of pictures, tar shards or patterns, each a data set.
+    out
+        The run folder.
+    preset
+        Name of a recipe to start from; without it, one is derived from data, machine and budget.
+    budget
+        How long it may take: 30m, 2h, 1d.
+    weights
+        How often each data set is drawn from, one number for each.
+    init
+        A model whose backbone (and heads, if they lie beside it) training starts from.
+    set_
+        Any field of the recipe: KEY=VALUE, several if need be.
+    device
+        auto, cpu or cuda.
+    seed
+        The same seed gives the same run on the same machine.
+    """
+    from dinokit.pretrain.start import start_run
+
+    start_run(
+        data, out, preset=preset, budget=budget, weights=weights, init=init,
+        assignments=set_ or [], device=device, seed=seed,
+    )  # fmt: skip

@@ -1,0 +1,31 @@
+"""`dinokit show`: the features of pictures as pictures."""
+
+from pathlib import Path
+
+
+def show(
+    images: list[str], /, *, out: Path = Path("maps"), model: str = "dinokit_vitt16", size: int | None = None
+) -> None:
+    """Write pictures of the features: their colours and the foreground.
+
+    Examples:
+      dinokit show street.jpg
+      dinokit show photos/*.jpg --size 672 --out maps
+
+    Parameters
+    ----------
+    images
+        Pictures, folders or patterns.
+    out
+        Folder for the pictures; it is made if need be.
+    model
+        Whatever dinokit.load takes: a name, a file, a folder, a run.
+    size
+        Short side in pixels; without it, the size the model was trained at.
+    """
+    import dinokit
+    from dinokit.cli.output import warn
+    from dinokit.report.show import show_pictures
+
+    for path in show_pictures(images, dinokit.load(model), out, size=size, warn=warn):
+        print(path)
