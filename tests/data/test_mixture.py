@@ -24,9 +24,7 @@ def test_the_stream_is_a_pure_function_of_seed_and_number() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 700), min_size=1, max_size=4), st.integers(0, 2**63), st.integers(0, 50_000))
-def test_no_picture_comes_twice_before_all_of_its_part_have_come(
-    lengths: list[int], seed: int, skip: int
-) -> None:
+def test_no_picture_comes_twice_before_all_of_its_part_have_come(lengths: list[int], seed: int, skip: int) -> None:
     mixture = Mixture(parts(*lengths), seed=seed)
     chosen, indices = mixture.draw(0, 8192)
     for part, length in enumerate(lengths):

@@ -105,9 +105,7 @@ def test_bad_labels_and_doubled_keys_are_noted(tmp_path: Path) -> None:
     skipped = SkippedFiles()
     pictures = open_pictures(write_tar(tmp_path / "a.tar", members), skipped)
     assert [pictures.label(i) for i in range(3)] == [None, 1, None]
-    assert [Path(name).name for name, _ in skipped.entries] == ["1.cls", "2.png", "3.cls"] or len(
-        skipped
-    ) == 3
+    assert [Path(name).name for name, _ in skipped.entries] == ["1.cls", "2.png", "3.cls"] or len(skipped) == 3
 
 
 @pytest.mark.parametrize("zipped", [False, True])

@@ -19,15 +19,11 @@ PATCHES = st.sampled_from([8, 14, 16, 32])
 
 
 def nearest(value: float, wanted: float, patch: int) -> bool:
-    return (
-        value >= patch and value % patch == 0 and (abs(value - wanted) <= patch / 2 + 1e-6 or value == patch)
-    )
+    return value >= patch and value % patch == 0 and (abs(value - wanted) <= patch / 2 + 1e-6 or value == patch)
 
 
 @given(SIDES, SIDES, st.integers(1, 4096), PATCHES)
-def test_a_short_side_keeps_the_aspect_to_half_a_patch(
-    height: int, width: int, size: int, patch: int
-) -> None:
+def test_a_short_side_keeps_the_aspect_to_half_a_patch(height: int, width: int, size: int, patch: int) -> None:
     scale = size / min(height, width)
     h, w = fit_to_grid(height, width, size, patch)
     assert nearest(h, height * scale, patch)

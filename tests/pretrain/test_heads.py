@@ -48,7 +48,7 @@ def test_heads_start_small_and_without_bias() -> None:
         if name.endswith("bias"):
             assert not parameter.any(), name
         else:
-            assert float(parameter.std()) == pytest.approx(0.02, rel=0.05), name
+            assert parameter.std().item() == pytest.approx(0.02, rel=0.05), name
 
 
 def test_projection_head_keeps_lengths_and_refuses_no_layers() -> None:
@@ -56,6 +56,6 @@ def test_projection_head_keeps_lengths_and_refuses_no_layers() -> None:
     head = ProjectionHead(8, hidden_dim=16, out_dim=5, layers=2)
     lengths = head(torch.randn(2, 7, 8)).norm(dim=-1)
     assert lengths.shape == (2, 7)
-    assert float(lengths.std()) > 0, "projections must not be normalised here"
+    assert lengths.std().item() > 0, "projections must not be normalised here"
     with pytest.raises(ValueError, match="at least 1 layer"):
         ProjectionHead(8, layers=0)

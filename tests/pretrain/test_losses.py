@@ -94,9 +94,7 @@ def test_centre_follows_the_published_moving_average() -> None:
 def test_dino_loss(crops: str, ignore: bool) -> None:
     targets = GOLDEN["dino.teacher_probs"]
     name = f"dino.{crops}" + ("_ignore_diag" if ignore else "")
-    assert_matches(
-        name, lambda s: dino_loss(s, targets, ignore_diagonal=ignore), GOLDEN[f"dino.student_{crops}"]
-    )
+    assert_matches(name, lambda s: dino_loss(s, targets, ignore_diagonal=ignore), GOLDEN[f"dino.student_{crops}"])
 
 
 def test_dino_loss_refuses_a_single_view_compared_with_itself() -> None:
@@ -108,23 +106,17 @@ def test_dino_loss_refuses_a_single_view_compared_with_itself() -> None:
 def test_ibot_loss(kind: str) -> None:
     weights = torch.linspace(0.1, 1, 9) if kind == "custom_weight" else GOLDEN["ibot.masks_weight"]
     teacher = GOLDEN["ibot.teacher_masked"]
-    assert_matches(
-        f"ibot.masked.{kind}", lambda s: ibot_loss(s, teacher, weights, 4), GOLDEN["ibot.student_masked"]
-    )
+    assert_matches(f"ibot.masked.{kind}", lambda s: ibot_loss(s, teacher, weights, 4), GOLDEN["ibot.student_masked"])
 
 
 def test_ibot_loss_on_padded_tokens() -> None:
     teacher, weights = GOLDEN["ibot.padded.teacher"][:9], GOLDEN["ibot.masks_weight"]
-    assert_matches(
-        "ibot.padded", lambda s: ibot_loss(s[:9], teacher, weights, 4), GOLDEN["ibot.padded.student"]
-    )
+    assert_matches("ibot.padded", lambda s: ibot_loss(s[:9], teacher, weights, 4), GOLDEN["ibot.padded.student"])
 
 
 def test_ibot_loss_on_full_maps_is_the_loss_on_the_chosen_tokens() -> None:
     masks, teacher, weights = (GOLDEN[f"ibot.{k}"] for k in ("masks", "full.teacher", "masks_weight"))
-    assert_matches(
-        "ibot.full", lambda s: ibot_loss(s[masks], teacher[masks], weights, 4), GOLDEN["ibot.full.student"]
-    )
+    assert_matches("ibot.full", lambda s: ibot_loss(s[masks], teacher[masks], weights, 4), GOLDEN["ibot.full.student"])
 
 
 def test_a_batch_without_masks_has_no_patch_loss() -> None:
@@ -173,9 +165,7 @@ def test_gram_loss(norm: str, published: str, level: str) -> None:
 
     def loss(student: Tensor) -> Tensor:
         pair = (student, target) if chosen is None else (student[chosen], target[chosen])
-        return gram_loss(
-            *pair, normalize=norm == "norm", per_image=level == "img", negatives=NEGATIVES[published]
-        )
+        return gram_loss(*pair, normalize=norm == "norm", per_image=level == "img", negatives=NEGATIVES[published])
 
     assert_matches(f"gram.{norm}.{published}.{level}", loss, GOLDEN["gram.student"])
 
@@ -217,12 +207,8 @@ def test_coding_rate_is_the_log_determinant_on_either_side(samples: int, width: 
 
 def test_coding_rate_falls_when_features_collapse_and_shows_nan() -> None:
     spread, collapsed = torch.eye(8), torch.ones(8, 8)
-    assert float(coding_rate(spread)) == pytest.approx(
-        4 * math.log(3), abs=1e-5
-    )  # all 8 directions: 8/2 ln(1 + 2)
-    assert float(coding_rate(collapsed)) == pytest.approx(
-        0.5 * math.log(17), abs=1e-5
-    )  # one direction: ln(1 + 16)/2
+    assert float(coding_rate(spread)) == pytest.approx(4 * math.log(3), abs=1e-5)  # all 8 directions: 8/2 ln(1 + 2)
+    assert float(coding_rate(collapsed)) == pytest.approx(0.5 * math.log(17), abs=1e-5)  # one direction: ln(1 + 16)/2
     assert math.isnan(float(coding_rate(torch.full((8, 16), math.nan))))
 
 

@@ -34,9 +34,7 @@ def assert_same_mean(name: str, samples: NDArray[np.float64], expected: float) -
     # We allow 5 of these errors (one false alarm in 20,000 runs with fresh seeds; here the seed is fixed).
     # Where a statistic is rare, its sd is floored at that of one event in 1,000 draws.
     error = max(float(samples.std()), np.sqrt(1 / DRAWS)) * np.sqrt(2 / DRAWS)
-    assert abs(float(samples.mean()) - expected) < 5 * error, (
-        f"{name}: {samples.mean():.4f}, published {expected}"
-    )
+    assert abs(float(samples.mean()) - expected) < 5 * error, f"{name}: {samples.mean():.4f}, published {expected}"
 
 
 @pytest.mark.parametrize("case", FACTS["block_masks"], ids=lambda c: f"{c['grid']}-{c['ratio']}")

@@ -53,9 +53,7 @@ def test_by_default_only_matrices_are_pulled_to_zero() -> None:
 def test_frozen_parameters_and_prefixes() -> None:
     frozen = nn.Parameter(torch.zeros(2, 2), requires_grad=False)
     learnt = nn.Parameter(torch.zeros(2, 2))
-    groups = parameter_groups(
-        [("backbone.blocks.0.a", learnt), ("backbone.blocks.1.a", frozen)], 2, layer_decay=0.5
-    )
+    groups = parameter_groups([("backbone.blocks.0.a", learnt), ("backbone.blocks.1.a", frozen)], 2, layer_decay=0.5)
     assert by_name(groups) == {
         "backbone.blocks.0.a": {"lr_multiplier": 0.25, "wd_multiplier": 1.0, "is_last_layer": False}
     }
@@ -103,8 +101,6 @@ def test_each_part_is_clipped_on_its_own() -> None:
     norms = clip_gradients(parts, 3.0)
     assert norms == pytest.approx({"backbone": 50.0, "dino_head": 0.5, "idle": 0.0})
     assert parts["backbone"].weight.grad.norm().item() == pytest.approx(3.0, rel=1e-5)
-    assert parts["dino_head"].weight.grad.norm().item() == pytest.approx(0.5), (
-        "small gradients stay as they are"
-    )
+    assert parts["dino_head"].weight.grad.norm().item() == pytest.approx(0.5), "small gradients stay as they are"
     parts["dino_head"].weight.grad = torch.tensor([[math.nan, 1.0]])
     assert math.isnan(clip_gradients(parts, 3.0)["dino_head"])

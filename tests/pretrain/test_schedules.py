@@ -45,9 +45,7 @@ def test_cosine_family(name: str) -> None:
 def test_warmup_cosine_family_and_the_ramp_that_makes_it(name: str) -> None:
     case = FACTS["linear_warmup_cosine"][name]
     total, cosine, warmup = case["total_iterations"], case["cosine_iterations"], case["warmup_iterations"]
-    array = warmup_cosine_schedule(
-        case["start"], case["peak"], case["end"], warmup=warmup, total=total, cosine=cosine
-    )
+    array = warmup_cosine_schedule(case["start"], case["peak"], case["end"], warmup=warmup, total=total, cosine=cosine)
     np.testing.assert_allclose(array, published(f"linear_warmup_cosine.{name}"), rtol=1e-9, atol=1e-12)
 
 
@@ -100,9 +98,7 @@ def test_a_cool_down_starts_where_the_run_is_and_reaches_the_end() -> None:
     assert ramp.cooled(600, begin=500, length=100) == pytest.approx(0.2)
     assert ramp.cooled(10**6, begin=500, length=100) == pytest.approx(0.2)
     assert ramp.cooled(3, begin=500, length=100) == ramp.at(3)
-    assert ramp.cooled(7, begin=5, length=4) == pytest.approx(
-        0.35
-    )  # cut off during the warm-up: from 0.5 down
+    assert ramp.cooled(7, begin=5, length=4) == pytest.approx(0.35)  # cut off during the warm-up: from 0.5 down
 
 
 def test_impossible_lengths_are_refused() -> None:

@@ -58,7 +58,8 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def explicit_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The same, written out: faster on a CPU while training, since the fused backward is slow there."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # [B, heads, T, T]
-    return scores.softmax(dim=-1) @ v
+    mixed: Tensor = scores.softmax(dim=-1) @ v
+    return mixed
 
 
 class QKV(nn.Linear):
@@ -229,7 +230,7 @@ class VisionTransformer(nn.Module):
     def use_attention(self, attention: Attention) -> None:
         """Choose the form of attention in every block: `fused_attention` or `explicit_attention`."""
         for block in self.blocks:
-            block.attn.attention = attention  # type: ignore[union-attr, assignment]
+            block.attn.attention = attention  # type: ignore[union-attr]
 
     def forward(self, pictures: Tensor, masks: Tensor | None = None, *, local: bool = False) -> Features:
         """Features after the final norm.

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dinokit.backbones.catalog import NETWORKS, spec_of
-from dinokit.backbones.vit import VisionTransformer, ViTSpec
+from dinokit.backbones.vit import VisionTransformer
 from dinokit.checkpoints.layouts import meta
 from dinokit.checkpoints.model import LoadedModel, ModelInfo, info_from_config, override_spec
 from dinokit.checkpoints.save import CONFIG, WEIGHTS

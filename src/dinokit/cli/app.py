@@ -7,6 +7,7 @@ did wrong ends in `error: what: what to do` on standard error and exit code 2; C
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from cyclopts import App, CycloptsError, Group
@@ -16,67 +17,104 @@ from dinokit.errors import UserError
 LOOK = Group("Look", sort_key=0)
 LEARN = Group("Learn", sort_key=1)
 
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb `name` is the function of that name in the module of that name beside this one."""
+
+    name: str
+    group: Group
+    summary: str
+    examples: tuple[str, ...]
+    more: str = ""
+
+
 VERBS = (
-    ("demo", LOOK, "Make a page that shows what the network sees in a dozen photos, or in yours."),
-    ("show", LOOK, "Write pictures of the features: their colours and the foreground."),
-    ("info", LOOK, "Tell what a model is: its shape, size and where its weights come from."),
-    ("embed", LOOK, "Write one row of features for each picture into a Parquet table."),
-    ("pretrain", LEARN, "Learn a backbone from unlabelled pictures."),
-    ("knn", LEARN, "Measure a backbone by the labels of nearest neighbours."),
+    Verb(
+        "demo",
+        LOOK,
+        "Make a page that shows what the network sees in a dozen photos, or in yours.",
+        ("dinokit demo", "dinokit demo holiday-photos/ --out holiday"),
+        "One file, OUT/index.html: colours of the features, similar places under the pointer, foreground, "
+        "photos that are alike, corresponding points in two views. It needs no network.",
+    ),
+    Verb(
+        "show",
+        LOOK,
+        "Write pictures of the features: their colours and the foreground.",
+        ("dinokit show street.jpg --out maps",),
+    ),
+    Verb(
+        "info",
+        LOOK,
+        "Tell what a model is: its shape, its size, where its weights come from.",
+        ("dinokit info dinokit_vitt16", "dinokit info weights.safetensors --json"),
+    ),
+    Verb(
+        "embed",
+        LOOK,
+        "Write one row of features for each picture into a Parquet table.",
+        ("dinokit embed photos/ --out photos.parquet",),
+        "Stopped halfway it keeps what it has; the same command continues.",
+    ),
+    Verb(
+        "pretrain",
+        LEARN,
+        "Learn a backbone from unlabelled pictures.",
+        (
+            "dinokit pretrain photos/ --out runs/mine --budget 2h",
+            'dinokit pretrain a/ "b-{0000..0003}.tar" --weights 0.3 0.7 --out runs/mix --set seed=1',
+        ),
+        "Ctrl-C saves; the same command goes on from there. The backbone lies in RUN/model.",
+    ),
+    Verb(
+        "knn",
+        LEARN,
+        "Measure a backbone by the labels of nearest neighbours.",
+        ("dinokit knn runs/mine --bank labelled/train --query labelled/val",),
+        "Each query picture is given the label that its K nearest labelled pictures vote for.",
+    ),
 )
-
-EXAMPLES = """
-Examples:
-
-  dinokit demo holiday-photos/ --out demo
-  dinokit show street.jpg --out maps
-  dinokit info dinokit_vitt16
-  dinokit embed photos/ --out photos.parquet
-  dinokit pretrain photos/ --out runs/mine --budget 2h
-  dinokit knn runs/mine --bank labelled/train --query labelled/val
-
-Each verb explains itself: dinokit VERB --help
-"""
 
 
 def build_app() -> App:
     """The application with all verbs, none of them imported yet."""
+    first = [verb.examples[0] for verb in VERBS]
     app = App(
         name="dinokit",
         usage="Usage: dinokit VERB [ARGUMENTS] [OPTIONS]",
         help="Learn from unlabelled pictures, freeze the result, use it for every vision job.",
         help_format="plaintext",
-        help_epilogue=EXAMPLES,
+        help_epilogue=_examples(first) + "\n\nEach verb explains itself: dinokit VERB --help\n",
         version=lambda: version("dinokit"),
         suppress_keyboard_interrupt=False,
     )
     app.group_commands = Group("Other", sort_key=2)
-    for name, group, summary in VERBS:
+    for position, verb in enumerate(VERBS):
         app.command(
-            f"dinokit.cli.{name}:{name}",
-            name=name,
-            group=group,
-            help=summary,
-            help_epilogue="",
-            sort_key=_order(name),
+            f"dinokit.cli.{verb.name}:{verb.name}",
+            name=verb.name,
+            group=verb.group,
+            sort_key=position,
+            help=f"{verb.summary}\n\n{verb.more}".strip(),
+            help_epilogue=_examples(verb.examples) + "\n",
         )
     return app
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line on `arguments` (default: those of the process) and return the exit code."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        tokens = list(sys.argv[1:] if arguments is None else arguments)
         build_app()(tokens, print_error=False, exit_on_error=False, result_action="return_none")
         sys.stdout.flush()
     except UserError as error:
         return _fail(str(error))
     except CycloptsError as error:
-        return _fail(
-            f"{error}: see dinokit --help" if "did you mean" not in str(error).lower() else str(error)
-        )
+        verb = next((f" {verb.name}" for verb in VERBS if tokens[:1] == [verb.name]), "")
+        return _fail(f"{str(error).strip().rstrip('.')}: see dinokit{verb} --help")
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader (head, less) has gone: nobody is left to tell, not even at the last flush.
@@ -85,8 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _order(name: str) -> int:
-    return [verb for verb, _, _ in VERBS].index(name)
+def _examples(lines: Sequence[str]) -> str:
+    return "\n".join(["Examples:" if len(lines) > 1 else "Example:", "", *(f"  {line}" for line in lines)])
 
 
 def _fail(message: str) -> int:

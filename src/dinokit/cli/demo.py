@@ -1,9 +1,6 @@
 """`dinokit demo`: photos in, one page out."""
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 
 def demo(
@@ -12,16 +9,12 @@ def demo(
     *,
     out: Path = Path("demo"),
     model: str = "dinokit_vitt16",
-    size: Annotated[int, Parameter(name=["--size"])] = 448,
+    size: int = 448,
 ) -> None:
     """Make a page that shows what the network sees in a dozen photos, or in yours.
 
     The page is one file, OUT/index.html: colours of the features, similar places under the pointer,
     foreground, photos that are alike, corresponding points in two views. It needs no network.
-
-    Examples:
-      dinokit demo
-      dinokit demo holiday-photos/ --out holiday --model runs/mine
 
     Parameters
     ----------

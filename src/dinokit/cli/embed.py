@@ -20,10 +20,6 @@ def embed(
 
     Stopped halfway it keeps what it has; the same command continues.
 
-    Examples:
-      dinokit embed photos/ --out photos.parquet
-      dinokit embed a.jpg b.jpg --out two.parquet --model runs/mine --size 448
-
     Parameters
     ----------
     images

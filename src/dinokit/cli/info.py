@@ -8,10 +8,6 @@ from cyclopts import Parameter
 def info(name: str, /, *, json: Annotated[bool, Parameter(negative=())] = False) -> None:
     """Tell what a model is: its shape, size and where its weights come from.
 
-    Examples:
-      dinokit info dinokit_vitt16
-      dinokit info weights.safetensors --json
-
     Parameters
     ----------
     name

@@ -19,10 +19,6 @@ def knn(
 
     Each query picture is given the label that its K nearest labelled pictures vote for.
 
-    Examples:
-      dinokit knn dinokit_vitt16 --bank train/ --query val/
-      dinokit knn random:dinov3_vits16 --bank "train-{000..007}.tar" --query val.tar --json
-
     Parameters
     ----------
     model
@@ -39,7 +35,7 @@ def knn(
         Print one JSON object: top1, top5 (per cent), k, bank, query, images_per_second.
     """
     from dinokit.cli.output import print_json, track
-    from dinokit.inference.knn import measure_knn
+    from dinokit.heads.probe import measure_knn
 
     result = measure_knn(model, bank=bank, query=query, k=k, size=size, track=track)
     if json:

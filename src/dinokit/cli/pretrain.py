@@ -17,15 +17,11 @@ def pretrain(
     init: str | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative=())] = None,
     device: str = "auto",
-    seed: int = 0,
+    seed: int | None = None,
 ) -> None:
     """Learn a backbone from unlabelled pictures.
 
     Stopped (Ctrl-C) it saves; the same command goes on from there. The backbone lies in RUN/model.
-
-    Examples:
-      dinokit pretrain photos/ --out runs/mine --budget 2h
-      dinokit pretrain a/ "b-{0000..0003}.tar" --weights 0.3 0.7 --out runs/mix --set optimizer.lr=1e-4
 
     Parameters
     ----------
@@ -48,9 +44,8 @@ def pretrain(
     seed
         The same seed gives the same run on the same machine.
     """
-    from dinokit.pretrain.start import start_run
+    from dinokit.cli.training import follow
+    from dinokit.pretrain.start import Order, prepare_run
 
-    start_run(
-        data, out, preset=preset, budget=budget, weights=weights, init=init,
-        assignments=set_ or [], device=device, seed=seed,
-    )  # fmt: skip
+    order = Order(data, out, preset, budget, weights, init, set_ or [], device, seed)
+    follow(lambda listener: prepare_run(order, listener))

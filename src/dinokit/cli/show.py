@@ -8,10 +8,6 @@ def show(
 ) -> None:
     """Write pictures of the features: their colours and the foreground.
 
-    Examples:
-      dinokit show street.jpg
-      dinokit show photos/*.jpg --size 672 --out maps
-
     Parameters
     ----------
     images

@@ -19,9 +19,7 @@ class Files:
 
     def __init__(self, paths: Sequence[Path], name: str) -> None:
         if not paths:
-            raise UserError(
-                f"{name} has no pictures", "name a folder, files or tar shards with JPEG, PNG or WebP"
-            )
+            raise UserError(f"{name} has no pictures", "name a folder, files or tar shards with JPEG, PNG or WebP")
         self.paths = list(paths)
         self.name = name
         self.classes: tuple[str, ...] = ()

@@ -50,9 +50,7 @@ class Mixture:
             stop = min(_BLOCK, start + count - done)
             block_parts, ranks = self._block(number)
             parts[done : done + stop - start] = block_parts[start:stop]
-            indices[done : done + stop - start] = (
-                number * self._quotas[block_parts[start:stop]] + ranks[start:stop]
-            )
+            indices[done : done + stop - start] = number * self._quotas[block_parts[start:stop]] + ranks[start:stop]
             done += stop - start
         for part in np.unique(parts):
             chosen = parts == part

@@ -103,9 +103,7 @@ class Shards:
         texts = {file.read_text(encoding="utf-8") for file in files if file.is_file()}
         if len(texts) > 1:
             names = ", ".join(sorted(str(file) for file in files))
-            raise UserError(
-                f"the class names differ between {names}", "open these shards one folder at a time"
-            )
+            raise UserError(f"the class names differ between {names}", "open these shards one folder at a time")
         lines = [line for text in texts for line in text.splitlines() if line.strip()]
         count = max(self._labels) + 1
         if count == 0:

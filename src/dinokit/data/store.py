@@ -188,9 +188,7 @@ class StreamedSquares:
                 self.skipped.add(self.pictures.key(i), reason)
 
 
-def gather(
-    parts: Sequence[Squares], numbers: NDArray[np.int64], indices: NDArray[np.int64]
-) -> tuple[Tensor, Tensor]:
+def gather(parts: Sequence[Squares], numbers: NDArray[np.int64], indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Return the pictures that `Mixture.draw` named: uint8 [B, 3, S, S] and width / height, float32 [B]."""
     if len(parts) == 1:
         return parts[0].get(indices)
@@ -202,9 +200,7 @@ def gather(
             order.append(places)
             found.append(part.get(indices[places]))
     back = torch.from_numpy(np.argsort(np.concatenate(order)))
-    return torch.cat([pixels for pixels, _ in found])[back], torch.cat([aspects for _, aspects in found])[
-        back
-    ]
+    return torch.cat([pixels for pixels, _ in found])[back], torch.cat([aspects for _, aspects in found])[back]
 
 
 def _check_side(side: int) -> None:

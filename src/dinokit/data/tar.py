@@ -198,9 +198,7 @@ def _take(index: TarIndex, info: tarfile.TarInfo, stream: _Stream, memory: int |
     if memory is not None:
         index.bytes_in_memory += info.size
         if index.bytes_in_memory > memory:
-            raise UserError(
-                f"{path} is too large to be kept in memory", "gunzip it: plain tars are read by position"
-            )
+            raise UserError(f"{path} is too large to be kept in memory", "gunzip it: plain tars are read by position")
         stream.seek(info.offset_data)
         data = stream.read_data(info.size)
         if len(data) < info.size:

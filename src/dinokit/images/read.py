@@ -154,9 +154,7 @@ def _bound(height: int, width: int, name: str) -> None:
 
 
 def _too_large(reason: str) -> kinds.Finding:
-    return kinds.Finding(
-        reason, f"make it smaller or cut it up (at most {MAX_PIXELS // 10**6} million pixels)"
-    )
+    return kinds.Finding(reason, f"make it smaller or cut it up (at most {MAX_PIXELS // 10**6} million pixels)")
 
 
 def _from_pillow(image: Image.Image, name: str, turn: int) -> Picture:
@@ -195,9 +193,7 @@ def _from_array(array: Picture, name: str) -> Picture:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or array.size == 0:
         hint = "give [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]"
-        raise ReadError(
-            name, kinds.Finding(f"has the shape {list(array.shape)}, which is no picture's", hint)
-        )
+        raise ReadError(name, kinds.Finding(f"has the shape {list(array.shape)}, which is no picture's", hint))
     if array.shape[2] == 4:
         return _on_white(array)
     return np.ascontiguousarray(np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array)

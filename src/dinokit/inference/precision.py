@@ -39,7 +39,7 @@ def _cpu_has_bfloat16() -> bool:
 def has_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is native and therefore faster than float32 on `device`."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and _cpu_has_bfloat16()
 
 

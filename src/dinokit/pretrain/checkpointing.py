@@ -78,9 +78,7 @@ def resume(run: Path, networks: StudentTeacher, optimizer: torch.optim.Optimizer
     return progress
 
 
-def save_run_model(
-    run: Path, networks: StudentTeacher, info: ModelInfo, dtype: torch.dtype | None = None
-) -> ModelInfo:
+def save_run_model(run: Path, networks: StudentTeacher, info: ModelInfo, dtype: torch.dtype | None = None) -> ModelInfo:
     """Write `model/`: the teacher's backbone and, beside it, its heads."""
     info = save_model(run / "model", networks.teacher.backbone.state_dict(), info, dtype)
     save_tensors(run / "model" / HEADS, networks.teacher.heads.state_dict(), dtype)

@@ -14,6 +14,10 @@ from typing import Final
 import torch
 from torch import Tensor
 
+MeanStd = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""Mean and standard deviation of R, G, B in 0..1."""
+
+SOLARIZE_THRESHOLD: Final = 128 / 255
 GREY_WEIGHTS: Final = (0.2989, 0.587, 0.114)
 """ITU-R 601 weights of R, G, B in the grey value, as torchvision has them."""
 
@@ -118,9 +122,7 @@ def colour_map(draw: ColourDraw, means: Tensor) -> tuple[Tensor, Tensor]:
     return chain[..., :3], chain[..., 3]
 
 
-def distort_and_normalize(
-    views: Tensor, draw: ColourDraw, mean_std: tuple[tuple[float, ...], tuple[float, ...]]
-) -> Tensor:
+def distort_and_normalize(views: Tensor, draw: ColourDraw, mean_std: MeanStd) -> Tensor:
     """[N, 3, H, W] in 0..255 -> the same, distorted, clamped to 0..1 and normalised; fp32 or lower.
 
     The scale 1/255 and the normalisation are folded into the map, and the clamp into normalised bounds.
@@ -137,14 +139,12 @@ def distort_and_normalize(
     return mixed
 
 
-def solarize(
-    views: Tensor, chosen: Tensor, mean_std: tuple[tuple[float, ...], tuple[float, ...]], threshold: float
-) -> None:
-    """Inverts, in place, what is at least `threshold` (0..1) in the `chosen` [N] bool of normalised views."""
+def solarize(views: Tensor, chosen: Tensor, mean_std: MeanStd) -> None:
+    """Inverts, in place, what is at least the threshold in the `chosen` [N] bool of normalised views."""
     mean, std = (torch.tensor(values, device=views.device).view(3, 1, 1) for values in mean_std)
     where = chosen.nonzero().squeeze(1).to(views.device)
     picked = views[where]  # [k, 3, H, W]
     inverted = (1 - 2 * mean) / std - picked
     views.index_copy_(
-        0, where, torch.where(picked >= (threshold - mean) / std, inverted, picked).to(views.dtype)
+        0, where, torch.where(picked >= (SOLARIZE_THRESHOLD - mean) / std, inverted, picked).to(views.dtype)
     )

@@ -1,9 +1,9 @@
 """Multi-crop augmentation of a whole batch as tensor algebra, on whatever device the pictures are.
 
-A view is rows @ picture @ columnsᵀ: two antialiased resampling operators [out, S] hold box, flip and blur, so
-every picture has its own draw. Columns are a dense matrix, rows a weighted sum of the few rows they read (a
-third of the time). Colour is one affine map (colour.py). Draws are made on the CPU: a seed gives the same crops
-everywhere. Source: DINO (Caron et al. 2021), DINOv3 section 3; boxes as torchvision, bicubic kernel as Pillow.
+A view is rows @ picture @ columnsᵀ: two antialiased resampling operators [out, S] hold box, flip and blur,
+so every picture has its own draw. Columns are a dense matrix, rows a weighted sum of the few rows they read
+(a third of the time). Colour is one affine map (colour.py). Draws are made on the CPU: the same everywhere.
+Source: DINO (Caron et al. 2021), DINOv3 section 3; boxes as torchvision's, bicubic kernel as Pillow's.
 """
 
 from __future__ import annotations
@@ -16,24 +16,31 @@ import torch
 from torch import Tensor
 
 from dinokit.errors import UserError
-from dinokit.pretrain.colour import distort_and_normalize, draw_colour, solarize
+from dinokit.pretrain.colour import MeanStd, distort_and_normalize, draw_colour, solarize
 
 ASPECT_RANGE: Final = (3 / 4, 4 / 3)
 """Width / height of a crop in pixels of the original picture."""
 TRIES: Final = 10
 BLUR_TAPS: Final = 9
-SOLARIZE_THRESHOLD: Final = 128 / 255
 
-MeanStd = tuple[tuple[float, float, float], tuple[float, float, float]]
+_BOUNDS: Final = (
+    *((name, 8, 4096) for name in ("global_size", "local_size")),
+    ("local_number", 0, 256),
+    *((name, 0.0, 1.0) for name in ("brightness", "contrast", "saturation")),
+    ("hue", 0.0, 0.5),
+    *((f"{name}_probability", 0.0, 1.0) for name in ("jitter", "grey", "solarize")),
+    ("horizontal_flip", 0.0, 1.0),
+)
+
+Pair = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class CropSettings:
     """Which crops are taken of each picture, and how they are distorted.
 
-    Blur: the paper (and DINO) say 1.0, 0.1 and 0.5 for global 1, global 2 and local crops, and so do we. The
-    published code hands 1 - p to a class that applies with probability p, and so blurs with (0.0, 0.9, 0.5):
-    `blur_probabilities=(0.0, 0.9, 0.5)` is what the published models were trained with.
+    Blur: the paper (and DINO) mean (1.0, 0.1, 0.5), and so do we. The published code hands 1 - p to a class that
+    applies with probability p: `blur_probabilities=(0.0, 0.9, 0.5)` is what the published models were trained with.
     """
 
     global_size: int = 224
@@ -42,9 +49,9 @@ class CropSettings:
     """Side of the local crops, pixels."""
     local_number: int = 8
     """Local crops a picture; 0 for none."""
-    global_scale: tuple[float, float] = (0.32, 1.0)
+    global_scale: Pair = (0.32, 1.0)
     """Range of a global crop's area, as a share of the picture's."""
-    local_scale: tuple[float, float] = (0.05, 0.32)
+    local_scale: Pair = (0.05, 0.32)
     """Range of a local crop's area, as a share of the picture's."""
     horizontal_flip: float = 0.5
     """Probability of a mirrored crop."""
@@ -62,33 +69,21 @@ class CropSettings:
     """Probability that the colour is taken away."""
     blur_probabilities: tuple[float, float, float] = (1.0, 0.1, 0.5)
     """Probability of a Gaussian blur for global 1, global 2 and local crops."""
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    blur_sigma: Pair = (0.1, 2.0)
     """Range of the blur's standard deviation, pixels of the crop (kernel of 9)."""
     solarize_probability: float = 0.2
     """Probability that the bright half of the second global crop is inverted."""
 
     def __post_init__(self) -> None:
-        for name, least in (("global_size", 8), ("local_size", 8), ("local_number", 0)):
-            if getattr(self, name) < least:
-                raise _setting_error(name, getattr(self, name), f"at least {least}")
-        for name in ("global_scale", "local_scale", "blur_sigma"):
-            low, high = getattr(self, name)
-            most = math.inf if name == "blur_sigma" else 1.0
-            if not 0 < low <= high <= most:
-                bound = "0 < low <= high" + ("" if most == math.inf else " <= 1")
-                raise _setting_error(name, (low, high), bound)
-        for name, most in (("brightness", 1.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.5)):
-            if not 0 <= getattr(self, name) <= most:
-                raise _setting_error(name, getattr(self, name), f"from 0 to {most}")
-        for name in ("horizontal_flip", "jitter_probability", "grey_probability", "solarize_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise _setting_error(name, getattr(self, name), "a probability from 0 to 1")
+        wrong = [(name, f"{low} to {high}") for name, low, high in _BOUNDS if not low <= getattr(self, name) <= high]
+        for name, most in (("global_scale", 1.0), ("local_scale", 1.0), ("blur_sigma", 100.0)):
+            pair = getattr(self, name)
+            if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most:
+                wrong.append((name, f"0 < low <= high <= {most}"))
         if len(self.blur_probabilities) != 3 or not all(0 <= p <= 1 for p in self.blur_probabilities):
-            raise _setting_error("blur_probabilities", self.blur_probabilities, "three probabilities 0 to 1")
-
-
-def _setting_error(name: str, value: object, bound: str) -> UserError:
-    return UserError(f"crops.{name} = {value} is out of bounds", f"give {bound}")
+            wrong.append(("blur_probabilities", "three values, 0 to 1"))
+        for name, bound in wrong:
+            raise UserError(f"crops.{name} = {getattr(self, name)} is out of bounds", f"give {bound}")
 
 
 @dataclass(frozen=True)
@@ -100,13 +95,13 @@ class Crops:
     local_views: Tensor
     """[n, B, 3, l, l]"""
     global_boxes: Tensor
-    """[2, B, 4] (x0, y0, x1, y1) as shares of the picture's width and height, on the CPU."""
+    """[2, B, 4] (x0, y0, x1, y1) as shares of width and height; boxes and flips are on the CPU."""
     local_boxes: Tensor
-    """[n, B, 4], the same."""
+    """[n, B, 4]"""
     global_flips: Tensor
-    """[2, B] bool: the view is mirrored; on the CPU."""
+    """[2, B] bool: the view is mirrored."""
     local_flips: Tensor
-    """[n, B] bool, the same."""
+    """[n, B] bool"""
 
 
 @torch.no_grad()
@@ -124,12 +119,10 @@ def make_crops(
     squash is undone: crops have the shapes of the original. mean_std: of RGB in 0..1. generator: on the CPU.
     dtype: of the views and of the larger products; bfloat16 costs up to about 3/255 of a colour.
     """
-    local = (settings.blur_probabilities[2],) * settings.local_number
+    (first, second, local), number = settings.blur_probabilities, settings.local_number
     plans = (
-        _draw_plan(
-            aspects.cpu(), settings, settings.global_scale, settings.blur_probabilities[:2], generator
-        ),
-        _draw_plan(aspects.cpu(), settings, settings.local_scale, local, generator),
+        _draw_plan(aspects.cpu(), settings, settings.global_scale, (first, second), generator),
+        _draw_plan(aspects.cpu(), settings, settings.local_scale, number * (local,), generator),
     )
     strengths = (settings.brightness, settings.contrast, settings.saturation, settings.hue)
     chances = (settings.jitter_probability, settings.grey_probability)
@@ -140,7 +133,7 @@ def make_crops(
             draw = draw_colour(plan.flips.numel(), strengths, *chances, generator)
             done.append(distort_and_normalize(views.flatten(0, 1), draw, mean_std).view_as(views))
         chosen = torch.rand(len(pictures), generator=generator) < settings.solarize_probability
-        solarize(done[0][1], chosen, mean_std, SOLARIZE_THRESHOLD)
+        solarize(done[0][1], chosen, mean_std)
     return Crops(done[0], done[1], plans[0].boxes, plans[1].boxes, plans[0].flips, plans[1].flips)
 
 
@@ -156,7 +149,7 @@ class _Plan:
 def _draw_plan(
     aspects: Tensor,
     settings: CropSettings,
-    scale: tuple[float, float],
+    scale: Pair,
     blur_probabilities: tuple[float, ...],
     generator: torch.Generator,
 ) -> _Plan:
@@ -169,9 +162,7 @@ def _draw_plan(
     return _Plan(boxes, flips, sigmas * blurred)
 
 
-def draw_boxes(
-    aspects: Tensor, number: int, scale: tuple[float, float], generator: torch.Generator
-) -> Tensor:
+def draw_boxes(aspects: Tensor, number: int, scale: Pair, generator: torch.Generator) -> Tensor:
     """[B] -> [number, B, 4]: boxes (x0, y0, x1, y1) in shares of width and height.
 
     Ten tries of an area share and a log-uniform aspect ratio in original pixels; where none fits, the largest
@@ -198,9 +189,7 @@ def _take(pictures: Tensor, plan: _Plan, out: int, dtype: torch.dtype) -> Tensor
     number, batch = plan.flips.shape
     size, device = pictures.shape[-1], pictures.device
     table = pictures.float().view(batch * 3 * size, size)
-    begins = (
-        torch.arange(batch * 3, device=device).view(batch, 3, 1, 1) * size
-    )  # of each channel in the table
+    begins = torch.arange(batch * 3, device=device).view(batch, 3, 1, 1) * size
     views = torch.empty(number, batch, 3, out, out, device=device, dtype=dtype)
     never = torch.zeros(batch, dtype=torch.bool)
     for view, boxes, flips, sigmas in zip(views, plan.boxes, plan.flips, plan.sigmas, strict=True):
@@ -227,8 +216,8 @@ def resampling_taps(
 ) -> tuple[Tensor, Tensor]:
     """Antialiased bicubic resampling of start..end (pixels, [B], CPU) to `out` samples.
 
-    Returns index [B, out, taps] of the pixels read, and their weights, which sum to 1. Cut, then resize: only
-    pixels that the box touches have a weight. The samples are in reverse order where `flips` [B] says so.
+    Returns index [B, out, taps] of the pixels read, and weights, which sum to 1 and are 0 for pixels that the
+    box does not touch (cut, then resize). Samples are in reverse order where `flips` [B] says so.
     """
     widest = float((end - start).max()) / out if len(start) else 1.0
     taps = min(size, math.ceil(4 * max(widest, 1.0)) + 1)

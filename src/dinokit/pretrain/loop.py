@@ -46,6 +46,7 @@ class Status:
     seconds: float
     """Of training, over all sittings."""
     images_per_second: float
+    seconds_per_step: float
     numbers: dict[str, float]
 
 
@@ -193,8 +194,12 @@ class Pretraining:
         numbers = {**parts, "rank": health.rank, "variance": health.variance}
         if self.probe is not None and self.step % self.recipe.run.probe_every == 0:
             numbers["knn"] = self.measure_knn(self.probe)
-        status = Status(self.step, self.steps, self.seconds, rate, numbers)
-        line = {"step": self.step, "seconds": round(self.seconds, 1), "images_per_second": round(rate, 1)}
+        status = Status(self.step, self.steps, self.seconds, rate, self.recipe.run.batch / rate, numbers)
+        line: dict[str, float] = {
+            "step": self.step,
+            "seconds": round(self.seconds, 1),
+            "images_per_second": round(rate, 1),
+        }
         line |= {key: float(f"{value:.5g}") for key, value in numbers.items()}
         with open(self.run_folder / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

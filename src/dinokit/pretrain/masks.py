@@ -69,9 +69,7 @@ def batch_masks(
     flat = masks.reshape(rows, cells)  # [rows, h, w] -> [rows, N]
     counts = flat.sum(axis=1)
     weights = np.repeat(1 / np.maximum(counts, 1), counts).astype(np.float32)  # [M]
-    return MaskBatch(
-        torch.from_numpy(flat), torch.from_numpy(np.flatnonzero(flat)), torch.from_numpy(weights)
-    )
+    return MaskBatch(torch.from_numpy(flat), torch.from_numpy(np.flatnonzero(flat)), torch.from_numpy(weights))
 
 
 def place_blocks(grid: tuple[int, int], target: int, rng: np.random.Generator) -> int:

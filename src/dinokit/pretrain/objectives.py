@@ -7,6 +7,7 @@ An objective names its heads, turns what the teacher saw into targets, and compa
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -108,13 +109,11 @@ class Dinov3Objective:
 
     def heads(self, width: int) -> Heads:
         s = self.settings
-        shape = {"hidden_dim": s.hidden, "bottleneck_dim": s.bottleneck, "unit_prototypes": s.unit_prototypes}
-        return Heads(
-            {
-                "dino_head": PrototypeHead(width, s.prototypes, **shape),
-                "ibot_head": PrototypeHead(width, s.patch_prototypes, **shape),
-            }
-        )
+
+        def head(prototypes: int) -> PrototypeHead:
+            return PrototypeHead(width, prototypes, s.hidden, s.bottleneck, unit_prototypes=s.unit_prototypes)
+
+        return Heads({"dino_head": head(s.prototypes), "ibot_head": head(s.patch_prototypes)})
 
     def targets(self, heads: Heads, teacher: Views, step: int) -> dict[str, Tensor]:
         temperature = self._temperature.at(step)
@@ -133,23 +132,36 @@ class Dinov3Objective:
         count = len(student.global_cls)
         global_terms = count * (count - 1) if s.ignore_diagonal else count * count
         local_terms = count * len(student.local_cls)
-        dino = {"temperature": s.student_temperature}
+        warmth = s.student_temperature
+        diagonal = s.ignore_diagonal
         parts = {
-            "dino_global": dino_loss(logits[:count], targets["cls"], ignore_diagonal=s.ignore_diagonal, **dino),
-            "dino_local": dino_loss(logits[count:], targets["cls"], **dino),
+            "dino_global": dino_loss(logits[:count], targets["cls"], temperature=warmth, ignore_diagonal=diagonal),
+            "dino_local": dino_loss(logits[count:], targets["cls"], temperature=warmth),
             "ibot": ibot_loss(
                 heads["ibot_head"](student.masked_patches),
                 targets["patches"],
                 student.mask_weights,
                 student.mask_rows,
-                temperature=s.student_temperature,
+                temperature=warmth,
             ),
             "koleo": torch.stack([koleo_loss(view, s.koleo_neighbours) for view in student.global_cls]).mean(),
+            **_sharpness(logits[:count], targets["cls"], warmth),
         }
         share = local_terms / (global_terms + local_terms)
         dino_total = share * s.local_weight * parts["dino_local"] + (1 - share) * parts["dino_global"]
         total = s.dino_weight * dino_total + s.patch_weight * parts["ibot"] + s.koleo_weight * count * parts["koleo"]
         return Losses(total, {key: value.detach() for key, value in parts.items()})
+
+
+@torch.no_grad()
+def _sharpness(logits: Tensor, targets: Tensor, temperature: float) -> dict[str, Tensor]:
+    """Entropies as shares of the greatest: of each target (1: says nothing), of the student's use of prototypes."""
+
+    def entropy(shares: Tensor) -> Tensor:
+        return -(shares * shares.clamp_min(1e-12).log()).sum(-1).mean() / math.log(shares.shape[-1])
+
+    usage = (logits.float() / temperature).softmax(-1).flatten(0, -2).mean(0)
+    return {"target_entropy": entropy(targets), "student_entropy": entropy(usage)}
 
 
 @dataclass(frozen=True)

@@ -58,9 +58,7 @@ def build_optimizer(
     return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=epsilon, weight_decay=0.0, fused=fused)
 
 
-def apply_schedule(
-    optimizer: torch.optim.Optimizer, lr: float, weight_decay: float, last_layer_lr: float
-) -> None:
+def apply_schedule(optimizer: torch.optim.Optimizer, lr: float, weight_decay: float, last_layer_lr: float) -> None:
     """Set this step's learning rate and weight decay in every group, times its multipliers."""
     for group in optimizer.param_groups:
         group["lr"] = (last_layer_lr if group["is_last_layer"] else lr) * group["lr_multiplier"]

@@ -153,9 +153,7 @@ class Recipe:
         for stage in self.stages:
             end += stage.steps
             if step < end:
-                return dataclasses.replace(
-                    self.crops, global_size=stage.global_size, local_size=stage.local_size
-                )
+                return dataclasses.replace(self.crops, global_size=stage.global_size, local_size=stage.local_size)
         return self.crops
 
 
@@ -260,5 +258,3 @@ def _toml(value: Any) -> str:
         case dict():
             return "{ " + ", ".join(f"{key} = {_toml(part)}" for key, part in value.items()) + " }"
     return repr(value)
-
-

@@ -138,9 +138,7 @@ def assemble_cosine(fields: Mapping[str, float], epochs: int, per_epoch: int) ->
         truncation=extra,
     )
     decay = cosine_schedule(fields["weight_decay"], fields["weight_decay_end"], total, truncation=extra)
-    momentum = cosine_schedule(
-        fields["momentum_teacher"], fields["final_momentum_teacher"], total, truncation=extra
-    )
+    momentum = cosine_schedule(fields["momentum_teacher"], fields["final_momentum_teacher"], total, truncation=extra)
     warmup = _steps(fields, "warmup_teacher_temp_epochs", per_epoch)
     temperature = np.full(total, fields["teacher_temp"])
     ramp = np.linspace(fields["warmup_teacher_temp"], fields["teacher_temp"], warmup)

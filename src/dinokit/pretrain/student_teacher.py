@@ -84,10 +84,12 @@ class StudentTeacher(nn.Module):
     def _local(backbone: VisionTransformer, local: Tensor) -> Tensor:
         """[n, B, 3, H, W] -> class tokens [n, B, D]."""
         cls: Tensor = backbone(local.flatten(0, 1), local=True).cls
-        return cls.unflatten(0, local.shape[:2])
+        views: Tensor = cls.unflatten(0, local.shape[:2])
+        return views
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
         """teacher = momentum * teacher + (1 - momentum) * student, parameters only."""
-        teacher, student = list(self.teacher.parameters()), list(self.student.parameters())
+        teacher: list[Tensor] = list(self.teacher.parameters())
+        student: list[Tensor] = list(self.student.parameters())
         torch._foreach_lerp_(teacher, student, 1 - momentum)

@@ -68,9 +68,7 @@ def choose_pair(encoded: Sequence[DemoPhoto], photos: Sequence[BundledPhoto]) ->
     return min(first, second), max(first, second)
 
 
-def describe(
-    encoded: Sequence[DemoPhoto], model: str, patch: int, size: int, seconds: float
-) -> dict[str, str]:
+def describe(encoded: Sequence[DemoPhoto], model: str, patch: int, size: int, seconds: float) -> dict[str, str]:
     """What the page says about itself."""
     patches = sum(photo.patches.shape[0] * photo.patches.shape[1] for photo in encoded)
     return {

@@ -57,9 +57,7 @@ def write_demo_page(
         unfinished.write_text(page, encoding="utf-8")
         unfinished.replace(path)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path} ({error.strerror})", "choose another folder with --out"
-        ) from error
+        raise UserError(f"cannot write {path} ({error.strerror})", "choose another folder with --out") from error
     return path
 
 
@@ -79,9 +77,7 @@ def _fill(data: Mapping[str, Any]) -> str:
     return page
 
 
-def _page_data(
-    photos: Sequence[DemoPhoto], pair: tuple[int, int] | None, about: Mapping[str, str]
-) -> dict[str, Any]:
+def _page_data(photos: Sequence[DemoPhoto], pair: tuple[int, int] | None, about: Mapping[str, str]) -> dict[str, Any]:
     patches = [photo.patches for photo in photos]
     packed = feature_maps.pack_patches(patches)
     shared = feature_maps.shared_pca_colours(patches)
@@ -135,9 +131,9 @@ def _pair_data(photos: Sequence[DemoPhoto], pair: tuple[int, int]) -> dict[str, 
 def _packing_note(packed: feature_maps.PackedPatches, depth: int) -> str:
     return (
         f"For the similarities in this page the {depth} numbers of a patch are reduced to the "
-        f"{len(packed.scales)} strongest directions and stored in one byte each: {100 * packed.kept:.1f} % of "
-        f"their squared length is kept, and a cosine is wrong by {packed.mean_error:.4f} on average. Colours, "
-        "foreground, neighbours and corresponding points were computed from the whole features."
+        f"{len(packed.scales)} strongest directions and stored in one byte each: {100 * packed.kept:.1f} % "
+        f"of their squared length is kept, and a cosine is wrong by {packed.mean_error:.4f} on average. "
+        "Colours, foreground, neighbours and corresponding points were computed from the whole features."
     )
 
 

@@ -139,7 +139,8 @@ def _otsu_threshold(values: NDArray[np.float64]) -> float:
         return float(np.mean(values))
     b, s = below[split], sums[split]
     between = (s / b - (sums[-1] - s) / (total - b)) ** 2 * b * (total - b)
-    return float(edges[1:][split][between.argmax()])
+    best = between >= between.max() * (1 - 1e-9)  # a gap without values is equally good all over: its middle
+    return float(edges[1:][split][best].mean())
 
 
 def _mean_cosine_error(flat: NDArray[np.float64], restored: NDArray[np.float64]) -> float:

@@ -15,9 +15,7 @@ def pair_count(student_views: int, teacher_views: int, ignore_diagonal: bool) ->
     if ignore_diagonal:
         pairs -= min(student_views, teacher_views)
     if pairs <= 0:
-        raise ValueError(
-            f"{student_views} student and {teacher_views} teacher views leave no pair of different views"
-        )
+        raise ValueError(f"{student_views} student and {teacher_views} teacher views leave no pair of different views")
     return pairs
 
 

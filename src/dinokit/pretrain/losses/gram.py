@@ -60,9 +60,7 @@ def resize_target(
     if grid == student_grid:
         return target.float()
     maps = target.float().reshape(len(target), *grid, -1).permute(0, 3, 1, 2)  # [B, h*w, D] -> [B, D, h, w]
-    maps = functional.interpolate(
-        maps, size=student_grid, mode=method, align_corners=False, antialias=antialias
-    )
+    maps = functional.interpolate(maps, size=student_grid, mode=method, align_corners=False, antialias=antialias)
     return maps.flatten(2).transpose(1, 2)  # [B, D, h', w'] -> [B, h'*w', D]
 
 

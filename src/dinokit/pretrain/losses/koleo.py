@@ -19,9 +19,7 @@ def koleo_loss(features: Tensor, neighbours: int = 1) -> Tensor:
     """
     batch = len(features)
     if not 1 <= neighbours < batch:
-        raise ValueError(
-            f"KoLeo with {neighbours} neighbours needs more than {neighbours} pictures, got {batch}"
-        )
+        raise ValueError(f"KoLeo with {neighbours} neighbours needs more than {neighbours} pictures, got {batch}")
     with torch.autocast(features.device.type, enabled=False):
         unit = functional.normalize(features.float(), dim=-1, eps=_EPSILON)
         with torch.no_grad():

@@ -1,0 +1,88 @@
+"""Follows a training run on a terminal: a bar with rate and time left, remarks above it, Ctrl-C that saves."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from types import FrameType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from dinokit.pretrain.loop import Pretraining, Status
+
+PLAIN_EVERY = 100
+"""Steps between lines where standard error is no terminal."""
+
+
+class TerminalListener:
+    """Shows what a run tells it on standard error."""
+
+    def __init__(self, console: Console, progress: Progress) -> None:
+        self.console, self.progress = console, progress
+        self.task: TaskID | None = None
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False)
+
+    def decoded(self, done: int, total: int) -> None:
+        if self.task is None:
+            self.task = self.progress.add_task("decoding", total=total, rate="")
+        self.progress.update(self.task, completed=done, total=total)
+        if done >= total:
+            self.progress.remove_task(self.task)
+            self.task = None
+
+    def trained(self, status: Status) -> None:
+        line = summarize(status)
+        if self.console.is_terminal:
+            if self.task is None:
+                self.task = self.progress.add_task("training", total=status.steps or None, rate="")
+            self.progress.update(self.task, completed=status.step, rate=line)
+        elif status.step % PLAIN_EVERY == 0:
+            self.say(line)
+        if "knn" in status.numbers and self.console.is_terminal:
+            self.say(line)
+
+
+def summarize(status: Status) -> str:
+    """One line: step, loss, rank of the features, kNN where it was measured, pictures a second, time left."""
+    of = f"/{status.steps}" if status.steps else ""
+    numbers = status.numbers
+    knn = f"  kNN {numbers['knn']:.1f} %" if "knn" in numbers else ""
+    left = ""
+    if status.steps and status.step:
+        seconds = (status.steps - status.step) * status.seconds_per_step
+        left = f"  {seconds / 60:.0f} min left" if seconds >= 60 else f"  {seconds:.0f} s left"
+    return (
+        f"step {status.step}{of}  loss {numbers.get('loss', float('nan')):.3f}  rank {numbers['rank']:.0f}{knn}  "
+        f"{status.images_per_second:.0f} pictures/s{left}"
+    )
+
+
+def follow(prepare: Callable[[TerminalListener], Pretraining]) -> None:
+    """Prepare a run and train it. The first Ctrl-C (or SIGTERM) saves and ends it, the second ends at once."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rate]}"))
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, *times, console=console, disable=not console.is_terminal) as progress:
+        listener = TerminalListener(console, progress)
+        run = prepare(listener)
+        _stop_on_signals(run, listener)
+        run.run(listener.trained)
+    if run.pictures.skipped:
+        console.print(run.pictures.skipped.listing(), highlight=False)
+    ended = "stopped" if run.stopping else "done"
+    console.print(f"{ended} at step {run.step}; the model is in {run.run_folder / 'model'}", highlight=False)
+    if run.stopping:
+        console.print("the same command goes on from here", highlight=False)
+
+
+def _stop_on_signals(run: Pretraining, listener: TerminalListener) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        listener.say("stopping after this step and saving (once more: end at once)")
+        run.stop()
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)

@@ -1,0 +1,152 @@
+"""From what a person typed to a run: the recipe settled, the pictures opened, the starting weights loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol
+
+import torch
+
+from dinokit.checkpoints.load import load_model
+from dinokit.checkpoints.model import LoadedModel
+from dinokit.data.listing import SkippedFiles
+from dinokit.data.mixture import Mixture
+from dinokit.data.store import SquareStore
+from dinokit.errors import UserError
+from dinokit.inference.precision import choose_device, choose_dtype
+from dinokit.pretrain.budget import derive_recipe, noise_pictures, parse_duration, time_steps
+from dinokit.pretrain.checkpointing import list_checkpoints
+from dinokit.pretrain.expect import expected_knn
+from dinokit.pretrain.loop import Pretraining, Status
+from dinokit.pretrain.pictures import TrainingPictures, open_training_pictures
+from dinokit.pretrain.recipe import Recipe, parse_assignments, recipe_from_dict, recipe_from_toml
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a person asked for; see `dinokit pretrain --help`."""
+
+    data: Sequence[str]
+    out: Path
+    preset: str | None = None
+    budget: str | None = None
+    weights: Sequence[float] | None = None
+    init: str | None = None
+    assignments: Sequence[str] = ()
+    device: str = "auto"
+    seed: int | None = None
+
+
+class Listener(Protocol):
+    """Who is told how it goes."""
+
+    def say(self, text: str) -> None: ...
+    def decoded(self, done: int, total: int) -> None: ...
+    def trained(self, status: Status) -> None: ...
+
+
+def prepare_run(order: Order, listener: Listener) -> Pretraining:
+    """A run that is ready to go, new or continued. Raises `UserError` for anything wrong before training starts."""
+    device = choose_device(order.device)
+    if order.out.exists() and not order.out.is_dir():
+        raise UserError(f"{order.out} is a file", "give a folder for the run")
+    continued = (order.out / "recipe.toml").is_file() and bool(list_checkpoints(order.out))
+    base = _stored_recipe(order) if continued else _chosen_recipe(order)
+    seconds = None if order.budget is None else parse_duration(order.budget)
+    start = _start_model(order, base)
+    pictures = open_training_pictures(order.data, base.run, order.weights, listener.decoded)
+    listener.say(f"{len(pictures)} pictures from {len(pictures.parts)} data sets")
+    if len(pictures.skipped):
+        listener.say(pictures.skipped.summary())
+    if seconds is not None and not continued:
+        recipe = derive_recipe(base, len(pictures), seconds, device, _speedometer(device))
+        recipe = recipe_from_dict(parse_assignments(order.assignments), recipe)
+        start = _start_model(order, recipe)
+    else:
+        recipe = base
+    run = Pretraining(recipe, pictures, order.out, start, order.init, device)
+    for line in describe(recipe, run, seconds):
+        listener.say(line)
+    return run
+
+
+def _stored_recipe(order: Order) -> Recipe:
+    text = (order.out / "recipe.toml").read_text(encoding="utf-8")
+    stored = recipe_from_toml(text, str(order.out / "recipe.toml"))
+    return recipe_from_dict(parse_assignments(order.assignments), stored)
+
+
+def _chosen_recipe(order: Order) -> Recipe:
+    recipe = Recipe()
+    if order.preset is not None:
+        recipe = recipe_from_toml(read_preset(order.preset), order.preset)
+    recipe = recipe_from_dict(parse_assignments(order.assignments), recipe)
+    return recipe if order.seed is None else replace(recipe, run=replace(recipe.run, seed=order.seed))
+
+
+def read_preset(name: str) -> str:
+    """The text of a preset of the package, or of a TOML file."""
+    path = Path(name)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise UserError(f"there is no preset {name}", "check the path")
+        return path.read_text(encoding="utf-8")
+    folder = resources.files("dinokit.pretrain") / "presets"
+    known = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    if name not in known:
+        raise UserError(f"there is no preset {name!r}", f"known are {', '.join(known)}, or give a .toml file")
+    return (folder / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def _start_model(order: Order, recipe: Recipe) -> LoadedModel:
+    if order.init is not None:
+        return load_model(order.init)
+    return load_model(f"random:{recipe.network}:{recipe.run.seed}", layer_scale=recipe.layer_scale)
+
+
+def _speedometer(device: torch.device) -> Callable[[Recipe], float]:
+    """Measures the pictures per second of a recipe by running a few steps on noise."""
+
+    def measure(recipe: Recipe) -> float:
+        recipe = replace(recipe, run=replace(recipe.run, probe_every=0))
+        count = recipe.run.batch
+        store = SquareStore(
+            noise_pictures(count, recipe.run.picture_side),
+            torch.ones(count),
+            torch.full((count,), -1),
+            tuple(map(str, range(count))),
+        )
+        pictures = TrainingPictures((store,), Mixture([store]), SkippedFiles())
+        with TemporaryDirectory() as folder:
+            start = load_model(f"random:{recipe.network}", layer_scale=recipe.layer_scale)
+            run = Pretraining(recipe, pictures, Path(folder), start, None, device)
+            return time_steps(run.train_step, count, device)
+
+    return measure
+
+
+def describe(recipe: Recipe, run: Pretraining, seconds: float | None) -> list[str]:
+    """What was derived or chosen, in lines for people."""
+    sizes = [*recipe.stages, None]
+    crops = " then ".join(
+        f"{s.global_size}/{s.local_size} px for {s.steps} steps" if s else
+        f"{recipe.crops.global_size}/{recipe.crops.local_size} px" for s in sizes
+    )  # fmt: skip
+    dtype = re.sub(r"torch\.", "", str(choose_dtype("auto", run.device)))
+    length = f"{recipe.run.steps} steps" if recipe.run.steps else "until stopped (Ctrl-C saves)"
+    lines = [
+        f"network {recipe.network} on {run.device.type} in {dtype}; objective {recipe.objective}",
+        f"batch {recipe.run.batch}, {length}; crops {crops}, {recipe.crops.local_number} local ones",
+        f"learning rate {recipe.optimizer.lr:g} after {recipe.optimizer.warmup} steps, "
+        f"cool-down {recipe.optimizer.cooldown} steps; teacher momentum {recipe.teacher.momentum:.4f}",
+    ]
+    if run.step:
+        lines.append(f"going on from step {run.step}")
+    elif seconds is not None:
+        lines.append(expected_knn(recipe.run.steps * recipe.run.batch))
+    return lines

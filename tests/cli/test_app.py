@@ -1,0 +1,111 @@
+"""What a person meets first: help, typing errors, and that nothing heavy is loaded for them."""
+
+import subprocess
+import sys
+
+import pytest
+
+from dinokit.cli import app
+from dinokit.errors import UserError
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    code = "import sys; from dinokit.cli.app import main; sys.exit(main())"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def one_line(result: subprocess.CompletedProcess[str]) -> str:
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1, result.stderr
+    return result.stderr
+
+
+def test_help_lists_every_verb_with_an_example() -> None:
+    result = run("--help")
+    assert result.returncode == 0
+    for verb in app.VERBS:
+        assert verb.summary.split()[0] in result.stdout
+        assert verb.examples[0] in result.stdout
+
+
+@pytest.mark.parametrize("verb", [verb.name for verb in app.VERBS])
+def test_each_verb_explains_itself(verb: str) -> None:
+    result = run(verb, "--help")
+    assert result.returncode == 0
+    assert f"dinokit {verb}" in result.stdout
+    assert "Example" in result.stdout
+
+
+def test_every_option_is_explained() -> None:
+    application = app.build_app()
+    for verb in app.VERBS:
+        for argument in application[verb.name].assemble_argument_collection(parse_docstring=True):
+            assert argument.parameter.help, f"{verb.name} {argument.name} has no help"
+
+
+def test_version() -> None:
+    assert run("--version").stdout.strip() == "0.1.0"
+
+
+def test_unknown_verb_is_one_line_with_the_nearest() -> None:
+    assert 'Did you mean "demo"' in one_line(run("dmo"))
+
+
+def test_unknown_option_is_one_line_with_the_nearest() -> None:
+    assert "--out" in one_line(run("demo", "--ouut", "x"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["embed"], ["knn", "m"], ["info", "a", "b"], ["knn", "m", "--bank", "a", "--query", "b", "--k", "x"]],
+)
+def test_wrong_use_is_one_line(arguments: list[str]) -> None:
+    assert f"dinokit {arguments[0]} --help" in one_line(run(*arguments))
+
+
+def test_missing_photos_are_one_line() -> None:
+    assert "no-such-folder" in one_line(run("demo", "no-such-folder"))
+
+
+@pytest.mark.parametrize("statement", ["import dinokit", "from dinokit.cli.app import main; main(['--help'])"])
+def test_torch_is_not_loaded(statement: str) -> None:
+    heavy = "heavy = {'torch', 'numpy', 'scipy', 'pyarrow', 'PIL'} & set(sys.modules)"
+    code = f"import sys\n{statement}\n{heavy}\nassert not heavy, heavy"
+    subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=subprocess.DEVNULL,
+        timeout=120,
+        check=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (UserError("a.jpg is\nempty", "copy it again"), 2, "error: a.jpg is empty: copy it again\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_what_goes_wrong_in_a_verb(
+    raised: BaseException,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def failing() -> app.App:
+        application = app.App(suppress_keyboard_interrupt=False)
+
+        @application.default
+        def verb() -> None:
+            raise raised
+
+        return application
+
+    monkeypatch.setattr(app, "build_app", failing)
+    assert app.main([]) == code
+    assert capsys.readouterr() == ("", said)

@@ -1,0 +1,106 @@
+"""Maps of features whose answer is known beforehand."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dinokit.report import feature_maps
+
+
+def random_patches(h: int, w: int, depth: int = 24, seed: int = 0) -> feature_maps.Floats:
+    return np.random.default_rng(seed).normal(size=(h, w, depth)).astype(np.float32)
+
+
+def disc_on_ground(h: int = 20, w: int = 24, depth: int = 32) -> tuple[feature_maps.Floats, np.ndarray]:
+    """One thing in the middle of a uniform ground, both with a little noise."""
+    ys, xs = np.mgrid[:h, :w]
+    inside = (ys - h / 2) ** 2 + (xs - w / 2) ** 2 < (h / 4) ** 2
+    thing, ground = np.random.default_rng(1).normal(size=(2, depth))
+    patches = np.where(inside[..., None], thing, ground) + 0.1 * random_patches(h, w, depth)
+    return patches.astype(np.float32), inside
+
+
+@given(h=st.integers(1, 6), w=st.integers(1, 6), depth=st.integers(1, 8))
+def test_every_grid_has_maps(h: int, w: int, depth: int) -> None:
+    patches = random_patches(h, w, depth)
+    assert feature_maps.pca_colours(patches).shape == (h, w, 3)
+    assert feature_maps.pca_colours(patches).dtype == np.uint8
+    front = feature_maps.foreground(patches)
+    assert front.shape == (h, w)
+    assert front.dtype == np.float32
+    assert front.min() >= 0
+    assert front.max() <= 1
+
+
+def test_uniform_features_give_maps_without_nan() -> None:
+    patches = np.ones((4, 5, 8), dtype=np.float32)
+    assert np.isfinite(feature_maps.foreground(patches)).all()
+    assert feature_maps.pca_colours(patches).shape == (4, 5, 3)
+
+
+def test_the_same_thing_has_the_same_colour() -> None:
+    patches, inside = disc_on_ground()
+    red = feature_maps.pca_colours(patches)[..., 0].astype(int)
+    assert abs(red[inside].mean() - red[~inside].mean()) > 150
+    assert red[inside].std() < 60
+
+
+def test_shared_colours_mean_the_same_in_every_photo() -> None:
+    patches, inside = disc_on_ground()
+    turned = patches[::-1].copy()
+    first, second = feature_maps.shared_pca_colours([patches, turned])
+    np.testing.assert_array_equal(first, second[::-1])
+    assert inside.any()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_foreground_is_the_thing_and_not_the_border(sign: int) -> None:
+    patches, inside = disc_on_ground()
+    front = feature_maps.foreground((sign * patches).astype(np.float32))
+    assert front[inside].mean() > 0.9
+    assert front[~inside].mean() < 0.1
+
+
+@pytest.mark.parametrize("depth", [8, 64])
+def test_packed_features_keep_the_cosines(depth: int) -> None:
+    patches = [random_patches(6, 7, depth), random_patches(5, 4, depth, seed=3)]
+    packed = feature_maps.pack_patches(patches, directions=64)
+    assert [codes.shape for codes in packed.codes] == [(6, 7, depth), (5, 4, depth)]
+    assert packed.kept == pytest.approx(1.0)
+    restored = packed.codes[0].reshape(42, -1) * packed.scales
+    exact = feature_maps.unit_length(patches[0]).reshape(42, -1)
+    np.testing.assert_allclose(restored @ restored.T, exact @ exact.T, atol=0.02)
+    assert packed.mean_error < 0.005
+
+
+def test_fewer_directions_say_what_they_lose() -> None:
+    packed = feature_maps.pack_patches([random_patches(10, 10, 64)], directions=16)
+    assert packed.codes[0].shape == (10, 10, 16)
+    assert 0.2 < packed.kept < 0.9
+    assert packed.mean_error > 0.01
+
+
+def test_matches_follow_a_shifted_view() -> None:
+    scene = random_patches(12, 20)
+    matches = feature_maps.mutual_matches(scene[:, :16], scene[2:, 4:])
+    assert len(matches.cosine) >= 10 * 12
+    exact = matches.cosine > 0.999
+    np.testing.assert_array_equal(matches.first[exact] - matches.second[exact], np.tile([2, 4], (exact.sum(), 1)))
+    assert exact.sum() == 10 * 12
+
+
+def test_the_first_matches_are_spread_over_the_view() -> None:
+    scene = random_patches(24, 24)
+    first = feature_maps.mutual_matches(scene, scene).first[:9]
+    assert len(first) == 9
+    distances = np.abs(first[:, None] - first[None]).max(axis=-1) + 99 * np.eye(9)
+    assert distances.min() >= 5
+
+
+def test_nearest_photos_are_others_in_order() -> None:
+    cls = np.array([[1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9]], dtype=np.float32)
+    indices, cosines = feature_maps.nearest_photos(cls, 2)
+    assert indices[:, 0].tolist() == [1, 0, 3, 2]
+    assert (np.diff(cosines, axis=1) <= 0).all()
+    assert feature_maps.nearest_photos(cls[:1], 3)[0].shape == (1, 0)
