@@ -160,7 +160,7 @@ def torchvision_step(name: str, factor: float, picture: Tensor) -> Tensor:
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [1, 0, 2, 3], [2, 3, 1, 0], [3, 2, 0, 1]])
 def test_colour_steps_follow_torchvisions_formulas_in_the_drawn_order(photos: Tensor, order: list[int]) -> None:
     factors = {"brightness": 1.3, "contrast": 0.7, "saturation": 1.15}
-    for photo in photos:
+    for photo in photos[:3]:
         expected = picture = photo.float() / 255
         for step in (number for number in order if number < 3):
             name = list(factors)[step]
@@ -244,7 +244,7 @@ def test_probabilities_are_roughly_those_asked_for(photos: Tensor) -> None:
         assert low <= values.min() < low + 0.02
         assert high - 0.02 < values.max() <= high
     assert torch.bincount(draw.order[:, 0], minlength=4).min() > 900
-    many = photos[:1, :, ::9, ::9].repeat(1500, 1, 1, 1).contiguous()
+    many = photos[:1, :, ::9, ::9].repeat(1000, 1, 1, 1).contiguous()
     small = CropSettings(**{**vars(PLAIN), "global_size": 8, "local_size": 8, "local_number": 1})
     plain = crop(many, small)
     for change, rates in (

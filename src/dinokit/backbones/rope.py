@@ -45,7 +45,8 @@ class RopeSpec:
         steps = torch.arange(head_dim // 4, dtype=torch.float32)
         if self.base is not None:
             return self.base ** (4 * steps / head_dim)
-        assert self.min_period is not None and self.max_period is not None
+        assert self.min_period is not None
+        assert self.max_period is not None
         ratio = self.max_period / self.min_period
         return self.min_period * ratio ** (steps / max(head_dim // 4 - 1, 1))
 

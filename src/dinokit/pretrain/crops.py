@@ -23,15 +23,14 @@ ASPECT_RANGE: Final = (3 / 4, 4 / 3)
 TRIES: Final = 10
 BLUR_TAPS: Final = 9
 
-_BOUNDS: Final = (
-    *((name, 8, 4096) for name in ("global_size", "local_size")),
-    ("local_number", 0, 256),
-    *((name, 0.0, 1.0) for name in ("brightness", "contrast", "saturation")),
-    ("hue", 0.0, 0.5),
-    *((f"{name}_probability", 0.0, 1.0) for name in ("jitter", "grey", "solarize")),
-    ("horizontal_flip", 0.0, 1.0),
+_SHARES: Final = (
+    *("brightness", "contrast", "saturation", "horizontal_flip"),
+    *("jitter_probability", "grey_probability", "solarize_probability"),
 )
-
+_BOUNDS: Final = (
+    *(("global_size", 8, 4096), ("local_size", 8, 4096), ("local_number", 0, 256), ("hue", 0.0, 0.5)),
+    *((name, 0.0, 1.0) for name in _SHARES),
+)
 Pair = tuple[float, float]
 
 
@@ -39,8 +38,8 @@ Pair = tuple[float, float]
 class CropSettings:
     """Which crops are taken of each picture, and how they are distorted.
 
-    Blur: the paper (and DINO) mean (1.0, 0.1, 0.5), and so do we. The published code hands 1 - p to a class that
-    applies with probability p: `blur_probabilities=(0.0, 0.9, 0.5)` is what the published models were trained with.
+    Blur: the paper (and DINO) mean (1.0, 0.1, 0.5), and so do we. The published code hands 1 - p to a class
+    that applies with probability p, so the published models were trained with (0.0, 0.9, 0.5).
     """
 
     global_size: int = 224
@@ -75,7 +74,8 @@ class CropSettings:
     """Probability that the bright half of the second global crop is inverted."""
 
     def __post_init__(self) -> None:
-        wrong = [(name, f"{low} to {high}") for name, low, high in _BOUNDS if not low <= getattr(self, name) <= high]
+        outside = (bound for bound in _BOUNDS if not bound[1] <= getattr(self, bound[0]) <= bound[2])
+        wrong = [(name, f"{low} to {high}") for name, low, high in outside]
         for name, most in (("global_scale", 1.0), ("local_scale", 1.0), ("blur_sigma", 100.0)):
             pair = getattr(self, name)
             if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most:
@@ -90,18 +90,12 @@ class CropSettings:
 class Crops:
     """The views of B pictures, normalised, with where each was taken."""
 
-    global_views: Tensor
-    """[2, B, 3, g, g]"""
-    local_views: Tensor
-    """[n, B, 3, l, l]"""
-    global_boxes: Tensor
-    """[2, B, 4] (x0, y0, x1, y1) as shares of width and height; boxes and flips are on the CPU."""
-    local_boxes: Tensor
-    """[n, B, 4]"""
-    global_flips: Tensor
-    """[2, B] bool: the view is mirrored."""
-    local_flips: Tensor
-    """[n, B] bool"""
+    global_views: Tensor  # [2, B, 3, g, g]
+    local_views: Tensor  # [n, B, 3, l, l]
+    global_boxes: Tensor  # [2, B, 4] (x0, y0, x1, y1) as shares of width and height; these four on the CPU
+    local_boxes: Tensor  # [n, B, 4]
+    global_flips: Tensor  # [2, B] bool: the view is mirrored
+    local_flips: Tensor  # [n, B]
 
 
 @torch.no_grad()

@@ -1,0 +1,138 @@
+"""kNN and linear accuracy of frozen class tokens, beside random initialisation and raw pixels.
+
+    python -m benchmarks.knn [--model MODEL] [--sizes 96 128 160]
+
+Weighted kNN (k = 20, T = 0.07); linear: logistic regression on standardised tokens. The reading size and the
+regression's strength are chosen on a tenth of the training pictures held out, never on the validation part.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from benchmarks.data import data_folder
+from benchmarks.results import show, write
+from dinokit.data.mixture import permutation
+from dinokit.data.opening import open_pictures
+from dinokit.data.store import decode_all
+from dinokit.heads.knn import knn_accuracy
+from dinokit.heads.probe import class_tokens
+from dinokit.inference.backbone import load
+
+SETS = {
+    "imagenette": ("imagenette/train-*.tar", "imagenette/val-*.tar"),
+    "caltech101": ("caltech101/train.tar.gz", "caltech101/test.tar.gz"),
+    "rsscn7": ("rsscn7/train.tar.gz", "rsscn7/test.tar.gz"),
+}
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+PIXEL_SIDE = 32
+
+Labelled = tuple[Tensor, Tensor]
+"""Features [N, D] and labels [N]."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; accuracies in per cent."""
+
+    data: str
+    features: str
+    size: int
+    knn: float
+    linear: float
+    strength: float
+
+
+def pixel_features(pattern: Path) -> Labelled:
+    """Raw pixels of pictures squashed to 32 x 32, centred: [N, 3072]."""
+    store = decode_all(open_pictures(pattern), PIXEL_SIDE)
+    return store.pictures.flatten(1).float() / 255 - 0.5, store.labels
+
+
+def token_features(model: str, pattern: Path, size: int) -> Labelled:
+    """Class tokens of whole pictures at `size` x `size`: [N, D]."""
+    tokens, labels = zip(*class_tokens(load(model), open_pictures(pattern), size), strict=True)
+    return torch.cat(tokens), torch.cat(labels)
+
+
+def linear_accuracy(bank: Labelled, queries: Labelled, strength: float) -> float:
+    """Top-1 in per cent of a logistic regression on standardised features."""
+    scaler = StandardScaler().fit(bank[0].numpy())
+    model = LogisticRegression(C=strength, max_iter=300)
+    model.fit(scaler.transform(bank[0].numpy()), bank[1].numpy())
+    return 100 * float(model.score(scaler.transform(queries[0].numpy()), queries[1].numpy()))
+
+
+def split(labelled: Labelled) -> tuple[Labelled, Labelled]:
+    """Nine tenths and the held-out tenth."""
+    order = torch.from_numpy(permutation(len(labelled[0]), 0))
+    tenth, rest = order[: len(order) // 10], order[len(order) // 10 :]
+    return (labelled[0][rest], labelled[1][rest]), (labelled[0][tenth], labelled[1][tenth])
+
+
+def choose_strength(bank: Labelled) -> float:
+    """The regression strength that does best on the held-out tenth."""
+    rest, tenth = split(bank)
+    return max(STRENGTHS, key=lambda strength: linear_accuracy(rest, tenth, strength))
+
+
+def evaluate(data: str, features: str, size: int, bank: Labelled, queries: Labelled) -> Row:
+    """Both accuracies of one kind of features on one data set."""
+    strength = choose_strength(bank)
+    knn = knn_accuracy(bank, queries).top1
+    return Row(data, features, size, knn, linear_accuracy(bank, queries, strength), strength)
+
+
+def choose_size(model: str, pattern: Path, sizes: Sequence[int]) -> int:
+    """The reading size whose kNN is best on the held-out tenth of the training pictures."""
+
+    def accuracy(size: int) -> float:
+        rest, tenth = split(token_features(model, pattern, size))
+        found = knn_accuracy(rest, tenth).top1
+        print(f"{model} at {size} px: kNN {found:.1f} % on the held-out tenth", flush=True)
+        return found
+
+    return max(sizes, key=accuracy)
+
+
+def run(model: str, sizes: Sequence[int], sets: Sequence[str]) -> list[Row]:
+    """All rows: the model, the same network at random initialisation, raw pixels."""
+    folder = data_folder()
+    random = f"random:{model}" if model == "dinokit_vitt16" else "random:dinokit_vitt16"
+    chosen = {name: choose_size(name, folder / SETS["imagenette"][0], sizes) for name in (model, random)}
+    rows = []
+    for data in sets:
+        train, test = (folder / part for part in SETS[data])
+        rows.append(evaluate(data, "raw pixels", PIXEL_SIDE, pixel_features(train), pixel_features(test)))
+        for name in (random, model):
+            size = chosen[name]
+            found = (token_features(name, part, size) for part in (train, test))
+            rows.append(evaluate(data, name, size, *found))
+        for row in rows[-3:]:
+            print(row, flush=True)
+    return rows
+
+
+def main() -> None:
+    """Parse, measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="dinokit_vitt16")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[96, 128, 160, 192])
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
+    options = parser.parse_args()
+    rows = run(options.model, options.sizes, options.sets)
+    header = ("data", "features", "size", "kNN %", "linear %", "strength")
+    show("frozen class tokens", header, [tuple(vars(row).values()) for row in rows])
+    figures: list[dict[str, Any]] = [vars(row) for row in rows]
+    print(write("knn", figures))
+
+
+if __name__ == "__main__":
+    main()
