@@ -1,1 +1,1 @@
-"""Measurements: `python -m benchmarks.NAME` prints a table and writes benchmarks/results/NAME.json."""
+"""What dinokit's figures are measured with: `python -m benchmarks.NAME` from the repository's root."""

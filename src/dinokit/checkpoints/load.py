@@ -1,34 +1,33 @@
 """Loads a model from whatever names it: a catalogue name, a folder, a run, a bare file, or `random:NAME`.
 
-Weights are data: safetensors, or pickles restricted to tensors. A pickle that carries code is refused.
+Weights are data: safetensors, or pickles restricted to tensors. A pickle that carries code is refused. Nothing is
+built from a number that was not checked first.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
-import pickle
+import warnings
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from dinokit.backbones.catalog import NETWORKS, spec_of
 from dinokit.backbones.vit import VisionTransformer
 from dinokit.checkpoints.layouts import meta
-from dinokit.checkpoints.model import LoadedModel, ModelInfo, info_from_config, override_spec
+from dinokit.checkpoints.model import AssumptionWarning, LoadedModel, ModelInfo, info_from_config, override
 from dinokit.checkpoints.save import CONFIG, WEIGHTS
+from dinokit.checkpoints.weights import file_sha256, plain_weights, read_tensors
 from dinokit.errors import UserError
 from dinokit.images.normalize import IMAGENET, SATELLITE
 
 BUNDLED = "dinokit_vitt16"
-_PICKLES = (".pth", ".pt", ".bin", ".ckpt")
+_MAX_CONFIG = 1 << 20  # bytes
 
 
 def load_model(source: str | Path, **overrides: Any) -> LoadedModel:
@@ -36,18 +35,24 @@ def load_model(source: str | Path, **overrides: Any) -> LoadedModel:
 
     source: `dinokit_vitt16` (bundled); a folder written by dinokit; a run folder; a `.safetensors` or `.pth` file in
     Meta's or our key layout; `random:NAME` or `random:NAME:SEED` for an untrained network.
-    overrides: fields of `ViTSpec` that a bare file cannot tell, such as `norm_eps`.
+    overrides: what a bare file cannot tell: fields of `ViTSpec` such as `norm_eps`, of its `RopeSpec` such as
+    `rope_normalize`, and `mean`, `std` (3 numbers each, for values from 0 to 1), `image_size` (pixels). What is
+    assumed instead is said by an `AssumptionWarning` and kept in `info.assumptions`.
     Raises `UserError` for a name, file or weights that cannot be used.
     """
     text = str(source)
     if text.startswith("random:"):
         return _random(text, overrides)
     path = Path(text)
-    if text in NETWORKS and not path.exists():
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError as problem:  # a name that is too long, for example
+        raise UserError(f"there is no model {text[:60]!r} ({problem.strerror})", "check the path") from None
+    if text in NETWORKS and not (is_folder or is_file):
         return _load_folder(bundled_folder(text), overrides)
-    if path.is_dir():
+    if is_folder:
         return _load_folder(path, overrides)
-    if path.is_file():
+    if is_file:
         return _load_file(path, overrides)
     near = difflib.get_close_matches(text, NETWORKS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"give a path, or one of {', '.join(NETWORKS)}"
@@ -66,13 +71,14 @@ def bundled_folder(name: str) -> Path:
 
 def _random(text: str, overrides: Mapping[str, Any]) -> LoadedModel:
     _, name, *rest = text.split(":")
-    if rest and not rest[0].isdecimal():
+    seed = rest[0] if rest else "0"
+    if len(rest) > 1 or not seed.isdecimal() or len(seed) > 18:
         raise UserError(f"the seed in {text!r} is not a whole number", "write random:NAME:SEED")
-    spec = override_spec(spec_of(name), overrides)
+    info = override(ModelInfo(text, spec_of(name)), overrides, text)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(rest[0]) if rest else 0)
-        network = VisionTransformer(spec)
-    return LoadedModel(network, ModelInfo(text, spec))
+        torch.manual_seed(int(seed))
+        network = VisionTransformer(info.spec)
+    return LoadedModel(network, info)
 
 
 def _load_folder(folder: Path, overrides: Mapping[str, Any]) -> LoadedModel:
@@ -81,76 +87,68 @@ def _load_folder(folder: Path, overrides: Mapping[str, Any]) -> LoadedModel:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(f"{folder} is no model: it has no {name}", "give a model folder, a run folder or a file")
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (ValueError, OSError) as problem:
-        raise UserError(f"{folder / CONFIG} cannot be read ({problem})", "save the model again") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{folder / CONFIG} is not a dinokit config", "save the model again")
-    info = info_from_config(config, str(folder / CONFIG))
+    info = info_from_config(_read_config(folder / CONFIG), str(folder / CONFIG))
     if info.weights_sha256 != file_sha256(folder / WEIGHTS):
         raise UserError(f"{folder / WEIGHTS} does not have the hash in {CONFIG}", "the file is damaged: copy it again")
     state = read_tensors(folder / WEIGHTS)
-    return _build(state, info, overrides, str(folder / WEIGHTS))
+    return _build(state, override(info, overrides, str(folder)), str(folder / WEIGHTS))
+
+
+def _read_config(path: Path) -> Any:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_MAX_CONFIG + 1)
+        if len(content) > _MAX_CONFIG:
+            raise ValueError(f"it is larger than {_MAX_CONFIG >> 20} MiB")
+        return json.loads(content.decode("utf-8"))
+    except (ValueError, OSError, RecursionError) as problem:
+        raise UserError(f"{path} cannot be read ({problem})", "save the model again") from None
 
 
 def _load_file(path: Path, overrides: Mapping[str, Any]) -> LoadedModel:
-    beside = path.parent / CONFIG
-    if path.name == WEIGHTS and beside.is_file():
+    if path.name == WEIGHTS and (path.parent / CONFIG).is_file():
         return _load_folder(path.parent, overrides)
-    state = meta.unwrap(read_tensors(path))
+    content = read_tensors(path)
     digest = file_sha256(path)
     published = meta.PUBLISHED_FILES.get(digest[:8])
-    spec, assumptions = meta.settle_unknowns(meta.spec_from_state(state), published, overrides)
-    satellite = published is not None and published.endswith("sat493m")
+    try:
+        state = meta.unwrap(content)
+        spec = meta.spec_from_state(state)
+    except UserError as problem:
+        raise UserError(f"{path}: {problem.message}", problem.hint) from None
+    assumptions: tuple[str, ...] = ()
     if published is None:
-        assumptions.append("ImageNet picture statistics")
-    info = ModelInfo(
-        name=published or path.stem,
-        spec=spec,
-        statistics=SATELLITE if satellite else IMAGENET,
-        weights_sha256=digest,
-        assumptions=tuple(assumptions),
-    )
-    return _build(state, info, overrides, str(path))
+        spec, assumptions = meta.settle_unknowns(spec, overrides.keys())
+    satellite = published is not None and published.endswith("sat493m")
+    statistics = SATELLITE if satellite else IMAGENET
+    info = ModelInfo(published or path.stem, spec, statistics, weights_sha256=digest, assumptions=assumptions)
+    model = _build(state, override(info, overrides, str(path)), str(path))
+    if assumptions:
+        message = f"{path} does not say everything; assumed: {', '.join(assumptions)} (dinokit.load(...) takes others)"
+        warnings.warn(message, AssumptionWarning, stacklevel=4)
+    return model
 
 
-def _build(state: Mapping[str, Tensor], info: ModelInfo, overrides: Mapping[str, Any], where: str) -> LoadedModel:
-    spec = override_spec(info.spec, overrides)
+def _build(state: Mapping[str, Tensor], info: ModelInfo, where: str) -> LoadedModel:
     with torch.device("meta"):
-        network = VisionTransformer(spec)
+        network = VisionTransformer(info.spec)
     _check_shapes(network.state_dict(), state, where)
-    network.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
+    network.load_state_dict(plain_weights(state, where), assign=True)
     for parameter in network.parameters():
         parameter.requires_grad_(True)
-    return LoadedModel(network, ModelInfo(**{**vars(info), "spec": spec}))
+    return LoadedModel(network, info)
 
 
 def _check_shapes(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
-    missing, surplus = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    wrong = [key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape]
-    for keys, what in ((missing, "lacks"), (surplus, "has the unknown"), (sorted(wrong), "has the wrong shape for")):
-        if keys:
-            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise UserError(f"{where} {what} {keys[0]}{more}", "it is not the network that its config or shapes say")
-
-
-def read_tensors(path: Path) -> Any:
-    """The content of a weights file: tensors, possibly nested in dicts. `UserError` for anything else."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if path.suffix in _PICKLES:
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UserError(f"{path} carries more than tensors", "it is refused: only plain weights are loaded") from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as problem:
-        first = str(problem).strip().splitlines()[0][:120] if str(problem) else type(problem).__name__
-        raise UserError(f"{path} cannot be read ({first})", "the file is damaged or not a checkpoint") from None
-    raise UserError(f"{path} is not a weights file", f"its name must end in .safetensors or {', '.join(_PICKLES)}")
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Raise `UserError` naming the first key, in the order of the network, that is missing, unknown or misshapen."""
+    missing = [f"lacks {key}" for key in expected if key not in state]
+    surplus = [f"has the unknown {key[:100]}" for key in state if key not in expected]
+    wrong = [
+        f"has {key} of shape {list(state[key].shape)}, not {list(tensor.shape)}"
+        for key, tensor in expected.items()
+        if key in state and state[key].shape != tensor.shape
+    ]
+    faults = wrong or missing or surplus
+    if faults:
+        more = f" and {len(faults) - 1} more such" if len(faults) > 1 else ""
+        raise UserError(f"{where} {faults[0]}{more}", "it is not the network that its config or shapes say")

@@ -44,8 +44,13 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype |
 
 
 def _narrow(key: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    keep = dtype is None or not value.is_floating_point() or key.endswith("periods")
-    return (value if keep else value.to(dtype)).detach().cpu().contiguous()
+    if dtype is None or not value.is_floating_point() or key.endswith("periods"):
+        return value.detach().cpu().contiguous()
+    narrow = value.detach().to(dtype).cpu().contiguous()
+    if not bool(narrow.isfinite().all()):
+        kind = str(dtype).removeprefix("torch.")
+        raise UserError(f"{key} holds numbers that are not finite in {kind}", "save in float32, or check the training")
+    return narrow
 
 
 def save_model(

@@ -25,7 +25,7 @@ def embed(
     images
         Pictures, folders, patterns or tar shards.
     out
-        The table to write, FILE.parquet.
+        The table to write, FILE.parquet: path, width, height, embedding (the class token).
     model
         Whatever dinokit.load takes: a name, a file, a folder, a run.
     size
@@ -35,10 +35,16 @@ def embed(
     json
         Print one JSON object with the counts instead of a line.
     """
-    from dinokit.cli.output import print_json, track
+    from dinokit.cli.output import print_json, say, track
     from dinokit.inference.embed import embed_pictures
 
-    summary = embed_pictures(images, out, model=model, size=size, batch_size=batch_size, track=track)
+    try:
+        summary = embed_pictures(images, out, model=model, size=size, batch_size=batch_size, track=track)
+    except KeyboardInterrupt:
+        say(f"what is finished is kept in {out}.parts; the same command continues")
+        raise
+    if summary["skipped"]:
+        say(f"{summary['summary']} (listed in {out}.errors.jsonl)")
     if json:
         print_json(summary)
     else:

@@ -1,36 +1,199 @@
-"""A prepared, frozen copy of a network's weights that computes the same features faster."""
+"""A prepared, frozen copy of a network's weights that computes the same features faster.
+
+Whatever is constant is folded into the products around it: norm scale and shift into the next one, LayerScale and
+the masked key bias into their own, the softmax scale into the queries. The residual stream and all products are in
+the compute dtype, the final norm in float32. `backbones/vit.py` is the readable reference that this file equals.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from dinokit.backbones.features import Features, Grid
-from dinokit.backbones.vit import VisionTransformer
+from dinokit.backbones.rope import Table
+from dinokit.backbones.vit import MLP, Block, PatchEmbed, SelfAttention, SwiGLU, VisionTransformer, ViTSpec
+from dinokit.inference.attention import Form, attend, choose_form, pad_tokens
+from dinokit.inference.linear import Product, pack, packing_pays
+
+_TABLES_KEPT = 8
+
+
+@dataclass(frozen=True)
+class FrozenBlock:
+    """One transformer block: x -> x + attention(norm(x)) -> x + mlp(norm(x))."""
+
+    spec: ViTSpec
+    qkv: Product
+    out: Product
+    up: Product
+    down: Product
+
+    def __call__(self, x: Tensor, table: Table, form: Form, tokens: int) -> Tensor:
+        """x [B, T, D], which is overwritten; tokens from `tokens` on are padding."""
+        x = self._attention(x, table, form, tokens)
+        hidden = self.up(self._norm(x))
+        if self.spec.ffn == "swiglu":
+            gate, value = hidden.chunk(2, dim=-1)
+            hidden = F.silu(gate).mul_(value)
+        return self.down(hidden, x)
+
+    def _attention(self, x: Tensor, table: Table, form: Form, tokens: int) -> Tensor:
+        batch, length, width = x.shape
+        qkv = self.qkv(self._norm(x)).view(batch, length, 3, self.spec.heads, -1)
+        qkv = qkv.permute(2, 0, 3, 1, 4)  # [B, T, 3, heads, d] -> [3, B, heads, T, d]
+        q, k = _rotate(qkv[:2], table)
+        mixed = attend(q, k, qkv[2], form, tokens)  # [B, heads, T, d]
+        return self.out(mixed.transpose(1, 2).reshape(batch, length, width), x)
+
+    def _norm(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], None, None, self.spec.norm_eps)
+
+
+def _rotate(x: Tensor, table: Table) -> Tensor:
+    """Turn x [..., T, d] by the half tables [T, d/2]; prefix rows are the identity. The result is contiguous."""
+    first, second = x.chunk(2, dim=-1)
+    cosine, sine = table
+    turned = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    left, right = turned.chunk(2, dim=-1)
+    torch.mul(first, cosine, out=left).addcmul_(second, sine, value=-1)
+    torch.mul(second, cosine, out=right).addcmul_(first, sine)
+    return turned
 
 
 class Prepared:
-    def __init__(self, network: VisionTransformer, dtype: torch.dtype) -> None:
-        self.network = network
-        self.dtype = dtype
+    """Calls give `Features` in float32, with the grid, of normalised pictures [B, C, H, W]."""
+
+    def __init__(self, network: VisionTransformer, device: torch.device, dtype: torch.dtype) -> None:
+        self.spec, self.device, self.dtype = network.spec, device, dtype
+        self.packed = packing_pays(device, dtype)
+        self.patch_embed = self._freeze(_fold_patches(network.patch_embed))
+        registers = [network.storage_tokens[0]] if self.spec.registers else []
+        self.prefix = torch.cat([network.cls_token[0], *registers]).detach().to(device, dtype)  # [1 + R, D]
+        self.blocks = [self._freeze_block(block) for block in network.blocks]  # type: ignore[arg-type]
+        cls_norm = network.cls_norm if self.spec.untied_cls_norm else network.norm
+        self.norms = [deepcopy(norm).requires_grad_(False).to(device).float() for norm in (cls_norm, network.norm)]
+        self.rope = deepcopy(network.rope_embed).eval().to(device).float()
+        self._tables: dict[tuple[int, int, int], Table] = {}
+
+    def _freeze_block(self, block: Block) -> FrozenBlock:
+        return FrozenBlock(self.spec, *map(self._freeze, _fold_block(block, self.spec)))
+
+    def _freeze(self, product: Product) -> Product:
+        weight, bias = (t.detach().to(self.device, self.dtype, copy=True) for t in (product.weight, product.bias))
+        product = replace(product, weight=weight, bias=bias)
+        return pack(product) if self.packed else product
 
     def __call__(self, pictures: Tensor) -> Features:
-        with torch.autocast(pictures.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return _finish(self.network(pictures.float()), pictures)
+        return self.intermediate(pictures, [-1], norm=True)[0]
 
+    @torch.no_grad()
     def intermediate(self, pictures: Tensor, layers: Sequence[int], norm: bool) -> list[Features]:
-        with torch.autocast(pictures.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return [_finish(f, pictures) for f in self.network.intermediate(pictures.float(), layers, norm)]
+        """Features after the given blocks, in the order asked for, through the final norm or as they are."""
+        wanted = [layer % self.spec.depth for layer in layers]
+        patch = self.spec.patch_size
+        rows, cols = pictures.shape[2] // patch, pictures.shape[3] // patch
+        x = self._embed(pictures[..., : rows * patch, : cols * patch].to(self.dtype))  # [B, 1 + R + rows*cols, D]
+        tokens = x.shape[1]
+        form = choose_form(x, self.spec.heads, partial(self._try_form, x, rows, cols))
+        x = pad_tokens(x) if form == "sdpa padded" else x
+        table = self._table(rows, cols, x.shape[1])
+        found: dict[int, Features] = {}
+        for index, block in enumerate(self.blocks[: max(wanted, default=-1) + 1]):
+            x = block(x, table, form, tokens)
+            if index in wanted:
+                found[index] = self._features(x[:, :tokens].float(), pictures, norm)
+        return [found[layer] for layer in wanted]
 
+    def _try_form(self, x: Tensor, rows: int, cols: int, form: Form) -> None:
+        padded = pad_tokens(x) if form == "sdpa padded" else x.clone()
+        self.blocks[0](padded, self._table(rows, cols, padded.shape[1]), form, x.shape[1])
 
-def _finish(features: Features, pictures: Tensor) -> Features:
-    rows, cols = features.patches.shape[1:3]
-    size = (pictures.shape[2], pictures.shape[3])
-    features = features.to(torch.float32)
-    return Features(features.cls, features.registers, features.patches, Grid(rows, cols, (size,) * len(pictures)))
+    def _embed(self, pictures: Tensor) -> Tensor:
+        batch, channels, height, width = pictures.shape
+        patch = self.spec.patch_size
+        cells = pictures.reshape(batch, channels, height // patch, patch, width // patch, patch)
+        pixels = cells.permute(0, 2, 4, 1, 3, 5).flatten(1, 2).flatten(2)  # [B, h*w, C*p*p]
+        return torch.cat([self.prefix.expand(batch, -1, -1), self.patch_embed(pixels)], dim=1)
+
+    def _table(self, rows: int, cols: int, length: int) -> Table:
+        """Half of the cosine and sine columns (the other half repeats them): [length, d/2] each."""
+        key = (rows, cols, length)
+        if key not in self._tables:
+            cosine, sine = self.rope(rows, cols, len(self.prefix))
+            half, padding = cosine.shape[1] // 2, (0, 0, 0, length - len(cosine))
+            cosine, sine = F.pad(cosine[:, :half], padding, value=1), F.pad(sine[:, :half], padding)
+            if len(self._tables) >= _TABLES_KEPT:
+                self._tables.pop(next(iter(self._tables)))
+            self._tables[key] = (cosine.to(self.dtype).contiguous(), sine.to(self.dtype).contiguous())
+        return self._tables[key]
+
+    def _features(self, x: Tensor, pictures: Tensor, norm: bool) -> Features:
+        batch, _, height, width = pictures.shape
+        rows, cols = height // self.spec.patch_size, width // self.spec.patch_size
+        prefix, patches = x[:, : len(self.prefix)], x[:, len(self.prefix) :]
+        if norm:
+            prefix, patches = self.norms[0](prefix), self.norms[1](patches)
+        else:
+            prefix, patches = prefix.clone(), patches.clone()
+        grid = Grid(rows, cols, ((height, width),) * batch)
+        return Features(prefix[:, 0], prefix[:, 1:], patches.unflatten(1, (rows, cols)), grid)
 
 
 def prepare(network: VisionTransformer, device: torch.device, dtype: torch.dtype) -> Prepared:
-    return Prepared(network, dtype)
+    """A frozen copy of `network` on `device` that computes in `dtype`; later changes of weights do not reach it."""
+    with torch.no_grad():
+        return Prepared(network, device, dtype)
+
+
+def _fold_patches(embed: PatchEmbed) -> Product:
+    weight = embed.proj.weight.flatten(1).float()
+    return Product(weight, _bias(embed.proj, weight))
+
+
+def _fold_block(block: Block, spec: ViTSpec) -> tuple[Product, Product, Product, Product]:
+    """The four products of a block in float32: qkv, output, up, down."""
+    attention_scale = block.ls1.gamma.float() if block.scaled else None
+    mlp_scale = block.ls2.gamma.float() if block.scaled else None
+    qkv, out = _fold_qkv(block.attn, block.norm1, spec), _scale(block.attn.proj, attention_scale)
+    if isinstance(block.mlp, SwiGLU):
+        gate, value = _fold_norm(block.mlp.w1, block.norm2), _fold_norm(block.mlp.w2, block.norm2)
+        up = Product(torch.cat([gate.weight, value.weight]), torch.cat([gate.bias, value.bias]))
+        return qkv, out, up, _scale(block.mlp.w3, mlp_scale)
+    assert isinstance(block.mlp, MLP)
+    up = replace(_fold_norm(block.mlp.fc1, block.norm2), gelu=True)
+    return qkv, out, up, _scale(block.mlp.fc2, mlp_scale)
+
+
+def _fold_qkv(attention: SelfAttention, norm: nn.LayerNorm, spec: ViTSpec) -> Product:
+    """Also masks the bias of the keys and scales the queries by 1 / sqrt(d)."""
+    linear = attention.qkv
+    mask = linear._buffers.get("bias_mask")
+    product = _fold_norm(linear, norm, mask)
+    scale = torch.ones_like(product.bias)
+    scale[: spec.width] = spec.head_dim**-0.5
+    return Product(product.weight * scale[:, None], product.bias * scale)
+
+
+def _fold_norm(linear: nn.Linear, norm: nn.LayerNorm, bias_mask: Tensor | None = None) -> Product:
+    """linear(n * scale + shift) as a product of n."""
+    weight = linear.weight.float()
+    bias = _bias(linear, weight) if bias_mask is None else _bias(linear, weight) * bias_mask.float()
+    return Product(weight * norm.weight.float(), bias + weight @ norm.bias.float())
+
+
+def _scale(linear: nn.Linear, gamma: Tensor | None) -> Product:
+    """gamma * linear(x) as a product of x."""
+    weight = linear.weight.float()
+    bias = _bias(linear, weight)
+    return Product(weight, bias) if gamma is None else Product(weight * gamma[:, None], bias * gamma)
+
+
+def _bias(layer: nn.Linear | nn.Conv2d, weight: Tensor) -> Tensor:
+    return weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.float()

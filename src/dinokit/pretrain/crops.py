@@ -190,14 +190,12 @@ def _take(pictures: Tensor, plan: _Plan, out: int, dtype: torch.dtype) -> Tensor
         left, top, right, bottom = (boxes * size).unbind(-1)
         columns = resampling_matrix(resampling_taps(left, right, flips, size, out, device), size)
         index, weight = resampling_taps(top, bottom, never, size, out, device)  # [B, out, taps]
-        taps = index.shape[-1]
-        reads = (begins + index[:, None]).view(-1, taps)
-        weights = weight[:, None].expand(-1, 3, -1, -1).reshape(-1, taps)
+        reads = (begins + index[:, None]).flatten(0, 2)  # [B*3*out, taps]
+        weights = weight[:, None].expand(-1, 3, -1, -1).flatten(0, 2)
         # [B*3*S, S] -> [B*3*out, S]
         short = torch.nn.functional.embedding_bag(reads, table, per_sample_weights=weights, mode="sum")
-        blurred = sigmas.nonzero().squeeze(1)
-        blur = blur_matrix(sigmas[blurred].to(device), out)  # [k, out, out]
-        blurred = blurred.to(device)
+        blurred = sigmas.nonzero().squeeze(1).to(device)  # [k]
+        blur = blur_matrix(sigmas[sigmas > 0].to(device), out)  # [k, out, out]
         columns.index_copy_(0, blurred, torch.bmm(blur, columns[blurred]))
         short = short.view(batch, 3 * out, size).to(dtype)
         torch.bmm(short, columns.mT.to(dtype), out=view.view(batch, 3 * out, out))
@@ -215,12 +213,11 @@ def resampling_taps(
     """
     widest = float((end - start).max()) / out if len(start) else 1.0
     taps = min(size, math.ceil(4 * max(widest, 1.0)) + 1)
-    edges = torch.stack((start, end, flips.float())).to(device, non_blocking=True)[..., None]  # [3, B, 1]
-    start, end = edges[0], edges[1]
+    start, end, flipped = torch.stack((start, end, flips.float())).to(device)[..., None]  # [B, 1] each
     scale = (end - start) / out
     widening = scale.clamp(min=1)
     position = torch.arange(out, device=device) + 0.5
-    centre = start + scale * torch.where(edges[2] > 0, out - position, position)  # [B, out]
+    centre = start + scale * torch.where(flipped > 0, out - position, position)  # [B, out]
     first = (centre - 2 * widening).floor().clamp(0, size - taps)
     index = first[..., None] + torch.arange(taps, device=device)  # [B, out, taps]
     low = (start + 1e-3).floor()
@@ -244,8 +241,7 @@ def _bicubic(distance: Tensor) -> Tensor:
 
 def blur_matrix(sigmas: Tensor, out: int) -> Tensor:
     """[k] -> [k, out, out]: Gaussian of 9 taps with mirrored borders (the edge pixel not repeated)."""
-    reach = BLUR_TAPS // 2
-    offsets = torch.arange(-reach, reach + 1, device=sigmas.device)
+    offsets = torch.arange(BLUR_TAPS, device=sigmas.device) - BLUR_TAPS // 2
     kernel = torch.softmax(-0.5 * (offsets / sigmas[:, None]) ** 2, dim=1)  # [k, 9]
     index = (torch.arange(out, device=sigmas.device) + offsets[:, None]).abs()
     mirrored = out - 1 - (out - 1 - index).abs()  # [9, out]

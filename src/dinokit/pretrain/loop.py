@@ -33,8 +33,6 @@ from dinokit.pretrain.recipe import Recipe, recipe_to_toml
 from dinokit.pretrain.schedules import Ramp
 from dinokit.pretrain.student_teacher import StudentTeacher
 
-MONITOR_EVERY = 10
-
 
 @dataclass(frozen=True)
 class Status:
@@ -77,6 +75,7 @@ class Pretraining:
 
     def _build_networks(self, backbone: VisionTransformer, source: str | None) -> StudentTeacher:
         objective = self.recipe.build_objective()
+        torch.manual_seed(self.recipe.run.seed)
         heads = objective.heads(backbone.spec.width)
         if source is not None:
             checkpointing.load_heads(source, heads)
@@ -110,7 +109,7 @@ class Pretraining:
             while not self.stopping and not (self.steps and self.step >= self.steps):
                 parts = self.train_step()
                 self.step += 1
-                if self.step % settings.log_every == 0:
+                if parts and self.step % settings.log_every == 0:
                     now = time.perf_counter()
                     rate = (self.step - marked) * settings.batch / (now - mark)
                     self.seconds += now - mark
@@ -144,8 +143,7 @@ class Pretraining:
         self.optimizer.step()
         self.networks.update_teacher(self._momentum())
         numbers = {"loss": losses.total.item(), **{key: value.item() for key, value in losses.parts.items()}}
-        if self.step % MONITOR_EVERY == 0:
-            self.monitor.see(teacher.global_cls[0])
+        self.monitor.see(teacher.global_cls[0])
         return {**numbers, "lr": lr, **{f"gradient_{name}": norm for name, norm in norms.items()}}
 
     def make_batch(self) -> tuple[Any, Any]:
@@ -155,7 +153,7 @@ class Pretraining:
         crop_settings = settings.crops_at(self.step)
         statistics = (self.info.statistics.mean, self.info.statistics.std)
         generator = torch.Generator().manual_seed(_seed(settings.run.seed + 1, self.step))
-        crops = make_crops(pixels.to(self.device), aspects, crop_settings, statistics, generator)
+        crops = make_crops(pixels.to(self.device), aspects, crop_settings, statistics, generator, self.dtype)
         side = crop_settings.global_size // self.info.spec.patch_size
         masks = batch_masks(
             2 * settings.run.batch,

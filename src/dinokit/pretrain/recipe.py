@@ -195,7 +195,7 @@ def _change(settings: Any, values: Mapping[str, Any], path: str) -> Any:
     for name, value in values.items():
         where = f"{path}{name}"
         if name not in hints:
-            near = difflib.get_close_matches(name, hints, n=1)
+            near = difflib.get_close_matches(name, hints, n=1, cutoff=0.5)
             raise UserError(f"there is no setting {where}", f"did you mean {path}{near[0]}?" if near else "see presets")
         changes[name] = _convert(value, hints[name], getattr(settings, name), where)
     return dataclasses.replace(settings, **changes)

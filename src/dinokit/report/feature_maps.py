@@ -83,16 +83,15 @@ def foreground(patches: Floats) -> Floats:
 def pack_patches(patches: Sequence[Floats], directions: int = 48) -> PackedPatches:
     """Keeps the strongest directions of unit-length features, in int8; not centred, so that cosines stay."""
     flat = np.concatenate([unit_length(p).reshape(-1, p.shape[-1]) for p in patches]).astype(np.float64)
-    strengths, axes = np.linalg.eigh(flat.T @ flat)  # ascending
-    count = min(directions, flat.shape[1])
-    parts = flat @ axes[:, ::-1][:, :count]  # [N, K]
+    axes = np.linalg.eigh(flat.T @ flat)[1][:, ::-1]  # strongest first
+    parts = flat @ axes[:, :directions]  # [N, K]
     scales = np.maximum(np.abs(parts).max(axis=0) / 127.0, 1e-12)
     codes = np.round(parts / scales).astype(np.int8)
     ends = np.cumsum([p.shape[0] * p.shape[1] for p in patches])[:-1]
     return PackedPatches(
-        codes=[c.reshape(*p.shape[:2], count) for c, p in zip(np.split(codes, ends), patches, strict=True)],
+        codes=[c.reshape(*p.shape[:2], -1) for c, p in zip(np.split(codes, ends), patches, strict=True)],
         scales=scales.astype(np.float32),
-        kept=float(strengths[::-1][:count].sum() / max(strengths.sum(), 1e-12)),
+        kept=float((parts**2).sum() / max((flat**2).sum(), 1e-12)),
         mean_error=_mean_cosine_error(flat, codes * scales),
     )
 
@@ -121,10 +120,22 @@ def nearest_photos(cls: Floats, count: int = 3) -> tuple[NDArray[np.int64], Floa
 def _components(flat: Floats, count: int) -> NDArray[np.float64]:
     """The first principal components [N, count] of [N, D]; missing ones are zero, skew fixes the signs."""
     centred = flat.astype(np.float64) - flat.mean(axis=0, dtype=np.float64)
-    axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :count]
-    parts = centred @ axes
+    parts = centred @ _leading_axes(centred.T @ centred, count)
     parts = parts * np.where((parts**3).sum(axis=0) < 0, -1.0, 1.0)
     return np.pad(parts, ((0, 0), (0, count - parts.shape[1])))
+
+
+def _leading_axes(gram: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """The eigenvectors [D, count] of the largest eigenvalues of [D, D], largest first.
+
+    By subspace iteration, for few of them: a whole eigendecomposition a photo takes seconds on a busy machine.
+    """
+    width = min(count + 12, len(gram))
+    basis = np.random.default_rng(0).normal(size=(len(gram), width))
+    for _ in range(40 if width < len(gram) else 1):
+        basis = np.linalg.qr(gram @ basis)[0]
+    _, turn = np.linalg.eigh(basis.T @ gram @ basis)  # ascending
+    return np.asarray(basis @ turn[:, ::-1][:, :count])
 
 
 def _otsu_threshold(values: NDArray[np.float64]) -> float:

@@ -6,7 +6,7 @@ and the statistics of the pictures, is known for published files by their hash a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from dinokit.backbones.rope import RopeSpec
 from dinokit.backbones.vit import ViTSpec
+from dinokit.checkpoints.layouts.strangers import recognize
+from dinokit.checkpoints.spec_check import check_spec
 from dinokit.errors import UserError
 
 PUBLISHED_FILES = {
@@ -31,16 +33,25 @@ PUBLISHED_FILES = {
 """First eight hexadecimal digits of a published file's SHA-256 -> catalogue name."""
 
 _WRAPPERS = ("teacher", "model_ema", "model", "state_dict")
-_PREFIXES = ("module.", "teacher.", "model_ema.", "backbone.")
+_PREFIXES = ("module.", "teacher.", "model_ema.", "backbone.", "_orig_mod.")
 
 
 def unwrap(content: Any) -> dict[str, Tensor]:
-    """The backbone's state dict inside a checkpoint: wrappers opened, prefixes stripped, heads left out."""
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    """The backbone's state dict inside a checkpoint: wrappers opened, prefixes stripped, heads left out.
+
+    `UserError` if there is no state dict, or none that belongs to a DINOv3 ViT.
+    """
+    for _ in range(len(_WRAPPERS)):  # a wrapper may lie in a wrapper
+        inner = [content[name] for name in _WRAPPERS if isinstance(content, Mapping) and name in content]
+        if not inner or not isinstance(inner[0], Mapping):
+            break
+        content = inner[0]
+    if not isinstance(content, Mapping) or not content:
         raise UserError("the checkpoint holds no state dict of tensors", "give a file with a network's weights")
+    strange = next((key for key, value in content.items() if not isinstance(value, Tensor)), None)
+    if strange is not None:
+        what = f"the checkpoint holds no state dict of tensors ({str(strange)[:60]!r} is none)"
+        raise UserError(what, "give a file with a network's weights")
     state = {str(key): value for key, value in content.items()}
     for prefix in _PREFIXES:
         chosen = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -50,13 +61,17 @@ def unwrap(content: Any) -> dict[str, Tensor]:
 
 def spec_from_state(state: Mapping[str, Tensor]) -> ViTSpec:
     """The network that these weights belong to. `UserError` if they are not a DINOv3 ViT's."""
+    stranger = recognize(state)
+    if stranger is not None:
+        raise UserError(f"these are the weights of {stranger[0]}", stranger[1])
     try:
-        return _read_spec(state)
-    except (KeyError, IndexError, ZeroDivisionError) as problem:
+        spec = _read_spec(state)
+    except (KeyError, IndexError, ZeroDivisionError, TypeError, ValueError, OverflowError) as problem:
         raise UserError(
             f"these are not the weights of a DINOv3 vision transformer (no usable {problem})",
             "give a file in Meta's or dinokit's key layout",
         ) from None
+    return check_spec(spec, "read off the weights")
 
 
 def _read_spec(state: Mapping[str, Tensor]) -> ViTSpec:
@@ -94,10 +109,17 @@ def _read_rope(periods: Tensor, head_dim: int) -> RopeSpec:
     return RopeSpec(None, float(periods[0]), float(periods[-1]))
 
 
-def settle_unknowns(spec: ViTSpec, published: str | None, overrides: Mapping[str, Any]) -> tuple[ViTSpec, list[str]]:
-    """Fill in what keys and shapes cannot tell; returns the spec and a sentence for each assumption."""
-    if published is not None or "norm_eps" in overrides:
-        return spec, []
+def settle_unknowns(spec: ViTSpec, given: Collection[str]) -> tuple[ViTSpec, tuple[str, ...]]:
+    """Fill in what a file of unknown origin cannot tell; returns the spec and a line for each assumption.
+
+    given: names of the properties that the caller states, of which nothing is assumed.
+    """
     # The public ImageNet-1k recipe, the one without registers, trains with 1e-6.
     epsilon = 1e-5 if spec.registers else 1e-6
-    return replace(spec, norm_eps=epsilon), [f"norm epsilon {epsilon:g}"]
+    assumed = {
+        "norm_eps": f"norm_eps={epsilon:g}",
+        "rope_normalize": f'rope_normalize="{spec.rope.normalize}"',
+        "mean": "mean and std of ImageNet",
+        "image_size": "image_size=224",
+    }
+    return replace(spec, norm_eps=epsilon), tuple(line for name, line in assumed.items() if name not in given)

@@ -1,0 +1,109 @@
+"""Reads a weights file as what it should be, tensors, however hostile the file is.
+
+safetensors is checked by its own parser; a pickle goes through PyTorch's restricted unpickler, which knows tensors
+and plain containers and refuses everything that is code. What a small file may unpack to is bounded: neither a
+compressed archive nor a tensor whose elements all lie in one place makes the machine run out of memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dinokit.errors import UserError
+
+PICKLES = (".pth", ".pt", ".bin", ".ckpt")
+_GROWTH = 10
+"""How many times its own size a zipped pickle may unpack to (PyTorch itself stores without compression)."""
+_SLACK = 16 << 20  # bytes
+
+
+def read_tensors(path: Path) -> Any:
+    """The content of a weights file on the CPU: tensors, possibly nested in dicts. `UserError` for anything else."""
+    if path.suffix != ".safetensors" and path.suffix not in PICKLES:
+        known = f".safetensors or {', '.join(PICKLES)}"
+        raise UserError(f"{path} is not a weights file", f"its name must end in {known}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        _refuse_bomb(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on old pickles: they load or they do not
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except pickle.UnpicklingError as problem:
+        raise UserError(_describe(path, problem), "it is refused: only plain weights are loaded") from None
+    except Exception as problem:  # parsers raise anything on hostile bytes
+        first = next(iter(str(problem).strip().splitlines()), "")[:120] or type(problem).__name__
+        raise UserError(f"{path} cannot be read ({first})", "the file is damaged or not a checkpoint") from None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content in hexadecimal; `UserError` if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as problem:
+        raise UserError(f"{path} cannot be read ({problem.strerror})", "check the file") from None
+
+
+def plain_weights(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """The same weights in float32, each dense, finite and in memory of its own.
+
+    Raises `UserError` naming the key of the first that is not: no floats, sparse, without data, larger than the
+    memory behind it, infinite or not a number.
+    """
+    seen: set[int] = set()
+    plain = {}
+    for key, value in state.items():
+        fault = _fault(value)
+        if fault:
+            raise UserError(f"{where}: {key} {fault}", "the file is damaged or not a checkpoint")
+        own = value.detach().to(torch.float32).contiguous()
+        storage = own.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != own.nbytes:
+            own = own.clone()
+        seen.add(own.untyped_storage().data_ptr())
+        if not bool(own.isfinite().all()):
+            raise UserError(f"{where}: {key} holds numbers that are not finite", "the training that made it diverged")
+        plain[key] = own
+    return plain
+
+
+def _fault(value: Tensor) -> str:
+    """Why a tensor cannot be a weight, or nothing."""
+    if value.layout != torch.strided or not value.is_floating_point():
+        return f"is {value.layout} of {value.dtype}, not a dense array of floats".replace("torch.", "")
+    if value.device.type != "cpu":
+        return "has no data"
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return "claims more elements than it has"
+    return ""
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Refuse a zipped pickle that says it unpacks to far more than its own size."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > _GROWTH * path.stat().st_size + _SLACK:
+        raise UserError(f"{path} would unpack to {size >> 20} MiB", "it is refused: it is not a plain checkpoint")
+
+
+def _describe(path: Path, problem: pickle.UnpicklingError) -> str:
+    """Say what the pickle carries, as far as the unpickler named it."""
+    found = re.search(r"(?:GLOBAL|global:?)\s+(?:GLOBAL\s+)?([A-Za-z_]\w*(?:\.\w+)+)", str(problem))
+    named = f" ({found[1]})" if found else ""
+    return f"{path} carries code or objects, not only tensors{named}"

@@ -1,0 +1,80 @@
+"""Forms of attention for inference, one of which is chosen per machine and length by a short measurement.
+
+PyTorch's fused operator (SDPA) wins on GPUs, on Intel's AMX (there with tokens padded to a multiple of 16) and for
+float32; written out as two products in blocks of query rows, attention is faster in bfloat16 on AMD processors.
+The blocks bound the memory of the scores; where even one block would be large, SDPA is the only candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dinokit.inference.linear import fastest
+
+Form = Literal["sdpa", "sdpa padded", "written out"]
+
+MULTIPLE = 16
+"""Padded sequences are a multiple of this many tokens long."""
+QUERY_ROWS = 512
+"""Query rows whose scores are held at a time by the written-out form."""
+MAX_SCORES = 2**25
+"""Scores held at a time at most (64 MiB in bfloat16); beyond that there is no written-out form."""
+
+_chosen: dict[tuple[object, ...], Form] = {}
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, form: Form, tokens: int) -> Tensor:
+    """softmax(q kᵀ) v, each [B, heads, T, d]; q is already scaled. Keys from `tokens` on are padding."""
+    if form == "written out":
+        return _written_out(q, k, v)
+    mask = torch.arange(k.shape[2], device=k.device) < tokens if k.shape[2] > tokens else None
+    return F.scaled_dot_product_attention(q, k, v, None if mask is None else mask.view(1, 1, 1, -1), scale=1.0)
+
+
+def _written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    keys = k.transpose(-2, -1)
+    blocks = [(rows @ keys).softmax(dim=-1) @ v for rows in q.split(QUERY_ROWS, dim=2)]  # [B, heads, <=512, T]
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=2)
+
+
+def possible_forms(device: torch.device, batch: int, heads: int, tokens: int) -> list[Form]:
+    """The forms worth measuring for `tokens` tokens, the default first."""
+    forms: list[Form] = ["sdpa"]
+    if device.type != "cpu":
+        return forms
+    if tokens % MULTIPLE:
+        forms.append("sdpa padded")
+    if batch * heads * tokens * min(tokens, QUERY_ROWS) <= MAX_SCORES:
+        forms.append("written out")
+    return forms
+
+
+def choose_form(x: Tensor, heads: int, run: Callable[[Form], object]) -> Form:
+    """The form in which `run` is fastest for tokens x [B, T, D]; measured once for each class of lengths.
+
+    A class is a power of two of tokens, for one number format, width, number of heads and of threads.
+    """
+    batch, tokens, width = x.shape
+    forms = possible_forms(x.device, batch, heads, tokens)
+    if len(forms) == 1:
+        return forms[0]
+    whole, alone = tokens % MULTIPLE == 0, batch == 1
+    key = (x.dtype, width, heads, torch.get_num_threads(), tokens.bit_length(), whole, alone, tuple(forms))
+    if key not in _chosen:
+        _chosen[key] = fastest({form: lambda form=form: run(form) for form in forms})  # type: ignore[misc]
+    return _chosen[key]
+
+
+def pad_tokens(x: Tensor) -> Tensor:
+    """Zeros after the tokens [B, T, D] up to a multiple of 16."""
+    return F.pad(x, (0, 0, 0, -x.shape[1] % MULTIPLE))
+
+
+def chosen_forms() -> dict[tuple[object, ...], Form]:
+    """What was chosen in this process so far, by number format, width, heads, threads and class of lengths."""
+    return dict(_chosen)

@@ -1,0 +1,195 @@
+"""Pictures in, a table of class tokens out: `dinokit embed`.
+
+The next pictures are decoded by threads while the network looks at the present ones. Work goes in chunks that lie
+at fixed places of the list and finished chunks are kept (`embedding_table`), so that a job that was interrupted
+and continued gives the rows of an undisturbed one. Memory holds two chunks and a part, however many pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dinokit.checkpoints.save import write_atomically
+from dinokit.data.listing import SkippedFiles
+from dinokit.data.opening import open_pictures
+from dinokit.data.pictures import Pictures
+from dinokit.errors import UserError
+from dinokit.images.geometry import fit_to_grid, to_grid
+from dinokit.images.read import ReadError, read
+from dinokit.inference import embedding_table
+from dinokit.inference.backbone import Backbone, load
+from dinokit.inference.embedding_table import PartFolder, Row, check_output
+
+Track = Callable[[Iterable[int], int, str], Iterable[int]]
+"""Hands on the items of (items, how many, label) while it shows how far they are."""
+
+_CHUNK_BATCHES = 4
+_PART_SECONDS = 30.0
+
+_Decoded = tuple[torch.Tensor, tuple[int, int]]
+"""A view uint8 [3, H, W] on the patch grid, and (height, width) of the source picture in pixels."""
+
+
+def embed_pictures(
+    sources: Sequence[str], out: Path, *, model: str, size: int | None, batch_size: int, track: Track
+) -> dict[str, Any]:
+    """Write one row for each readable picture of `sources`, in order, into the Parquet file `out`.
+
+    size: short side in pixels; None: the model's own. Columns and how the work is kept: `embedding_table`. What
+    could not be read is listed in `OUT.errors.jsonl`. Returns `rows`, `skipped` (a number), `summary` (a line about
+    them), `continued` (pictures that an earlier run had done), `dimensions`, `images_per_second`.
+    Raises `UserError` before the work for anything that would make it fail, and if no picture can be read.
+    """
+    out = Path(out)
+    check_output(out)
+    if batch_size < 1:
+        raise UserError(f"--batch-size is {batch_size}", "give 1 or more")
+    if size is not None:
+        fit_to_grid(1, 1, size, 1)  # an impossible size is said before the model is loaded
+    skipped = SkippedFiles()
+    pictures = open_pictures(list(sources), skipped)
+    backbone = load(model)
+    side = backbone.info.image_size if size is None else size
+    folder = PartFolder(out, _describe_job(pictures, backbone, side), backbone.embed_dim)
+    continued, started = folder.done, time.perf_counter()
+    _embed_rest(pictures, backbone, side, batch_size, folder, track)
+    rate = (len(pictures) - continued) / (time.perf_counter() - started)
+    for path, reason in folder.unreadable():
+        skipped.add(path, reason)
+    _check_any_readable(pictures, folder)
+    _list_errors(out, skipped)
+    return {
+        "rows": folder.finish(),
+        "skipped": len(skipped),
+        "summary": skipped.summary(),
+        "continued": continued,
+        "dimensions": backbone.embed_dim,
+        "images_per_second": round(rate, 1),
+    }
+
+
+def _describe_job(pictures: Pictures, backbone: Backbone, size: int) -> dict[str, Any]:
+    """What makes two jobs the same: the model, how pictures are read, and which pictures in which order."""
+    names = hashlib.sha256(pictures.name.encode("utf-8", "surrogatepass"))
+    for i in range(len(pictures)):
+        names.update(b"\0" + pictures.key(i).encode("utf-8", "surrogatepass"))
+    return {
+        "model": backbone.info.name,
+        "weights_sha256": backbone.info.weights_sha256,
+        "precision": str(backbone.dtype).removeprefix("torch."),
+        "size": size,
+        "pictures": len(pictures),
+        "list_sha256": names.hexdigest(),
+    }
+
+
+def _embed_rest(
+    pictures: Pictures, backbone: Backbone, size: int, batch_size: int, folder: PartFolder, track: Track
+) -> None:
+    """Embed what is not done yet. However it ends, finished chunks are written."""
+    waiting: list[Row] = []
+    written = time.perf_counter()
+    rest = range(folder.done, len(pictures))
+    chunks = _embed_chunks(pictures, backbone, size, batch_size, rest)
+
+    def work() -> Iterator[int]:
+        nonlocal written
+        for rows in chunks:
+            waiting.extend(rows)
+            old = time.perf_counter() - written > _PART_SECONDS
+            if old or len(waiting) >= embedding_table.PART_PICTURES:
+                folder.add(waiting)
+                waiting.clear()
+                written = time.perf_counter()
+            yield from range(len(rows))
+
+    try:
+        for _ in track(work(), len(rest), "embedding pictures"):
+            pass
+    finally:
+        chunks.close()
+        if waiting:
+            folder.add(waiting)
+
+
+def _embed_chunks(
+    pictures: Pictures, backbone: Backbone, size: int, batch_size: int, numbers: range
+) -> Iterator[list[Row]]:
+    """Rows of chunk after chunk; the next chunk is decoded while one goes through the network."""
+    step = _CHUNK_BATCHES * batch_size
+    chunks = [numbers[start : start + step] for start in range(0, len(numbers), step)]
+    pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
+
+    def submit(chunk: range) -> list[Future[_Decoded]]:
+        return [pool.submit(_decode, pictures, i, size, backbone.patch_size) for i in chunk]
+
+    try:
+        ahead = submit(chunks[0]) if chunks else []
+        for place, chunk in enumerate(chunks):
+            present, ahead = ahead, submit(chunks[place + 1]) if place + 1 < len(chunks) else []
+            yield _embed_chunk([pictures.key(i) for i in chunk], present, backbone, batch_size)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _decode(pictures: Pictures, i: int, size: int, patch: int) -> _Decoded:
+    picture = read(pictures.read_bytes(i), name=pictures.key(i))
+    return to_grid(picture, size, patch), (picture.shape[0], picture.shape[1])
+
+
+def _embed_chunk(
+    keys: Sequence[str], decoded: Sequence[Future[_Decoded]], backbone: Backbone, batch_size: int
+) -> list[Row]:
+    rows: list[Row | None] = []
+    good: list[_Decoded] = []
+    for key, future in zip(keys, decoded, strict=True):
+        try:
+            good.append(future.result())
+            rows.append(None)
+        except ReadError as error:
+            rows.append(Row(key, unreadable=error.reason))
+    features = iter(
+        backbone.encode_views([view for view, _ in good], [shape for _, shape in good], batch_size)
+    )
+    shapes = iter(shape for _, shape in good)
+    return [_row(key, next(shapes), next(features).cls[0]) if row is None else row
+            for key, row in zip(keys, rows, strict=True)]  # fmt: skip
+
+
+def _row(key: str, shape: tuple[int, int], token: torch.Tensor) -> Row:
+    embedding = np.array(token.float().cpu(), dtype=np.float32)  # [D], a copy: the patches are let go
+    return Row(key, shape[1], shape[0], embedding)
+
+
+def _check_any_readable(pictures: Pictures, folder: PartFolder) -> None:
+    """Raise `UserError`, and forget the job, if not a single picture could be read."""
+    bad = list(folder.unreadable())
+    if len(bad) < len(pictures):
+        return
+    folder.discard()
+    if len(pictures) == 1:
+        read(pictures.read_bytes(0), name=pictures.key(0))  # raises, with what to do about it
+    raise UserError(
+        f"none of the {len(bad)} pictures can be read, for example: {bad[0][0]} {bad[0][1]}",
+        "name JPEG, PNG or WebP pictures",
+    )
+
+
+def _list_errors(out: Path, skipped: SkippedFiles) -> None:
+    """Write, or remove, the list of what was skipped: a JSON object a line with `path` and `reason`."""
+    path = out.with_name(out.name + ".errors.jsonl")
+    if not skipped.entries:
+        path.unlink(missing_ok=True)
+        return
+    lines = [json.dumps({"path": name, "reason": reason}) + "\n" for name, reason in skipped.entries]
+    write_atomically(path, "".join(lines).encode())

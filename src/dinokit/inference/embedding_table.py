@@ -1,0 +1,193 @@
+"""A Parquet table of embeddings that grows in parts, so that an interrupted job loses almost nothing.
+
+Finished pictures lie in `FILE.parquet.parts/` as complete Parquet files, each named by the pictures it covers and
+carrying the list of those that could not be read. A part appears by rename: it is whole or not there. At the end
+the parts are streamed into one file. Columns: `path` string, `width`, `height` int32 (pixels of the source
+picture), `embedding` fixed-size list of D float32. Vectors are split into byte streams, the only encoding that
+makes floats smaller.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dinokit.checkpoints.save import write_atomically
+from dinokit.errors import UserError
+
+PART_PICTURES = 512
+"""Pictures a part covers at most."""
+ROW_GROUP = 8192
+_JOB, _UNREADABLE = "job.json", b"dinokit.unreadable"
+_PART = re.compile(r"part-(\d{9})-(\d{9})\.parquet")
+_ENCODING: dict[str, Any] = {
+    "compression": "zstd",
+    "use_dictionary": ["path"],
+    "column_encoding": {"embedding.list.element": "BYTE_STREAM_SPLIT"},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture: its name, and its size and embedding, or why it could not be read."""
+
+    path: str
+    width: int = 0
+    height: int = 0
+    embedding: NDArray[np.float32] | None = None
+    unreadable: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A finished file that covers the pictures `first` <= i < `last`."""
+
+    path: Path
+    first: int
+    last: int
+
+
+def check_output(out: Path) -> None:
+    """Raise `UserError` if the table cannot be written to `out`; writes nothing."""
+    if out.suffix != ".parquet":
+        raise UserError(f"--out {out} is not a Parquet file", "let its name end in .parquet")
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder", "name a file in it")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"--out {out} cannot be written in {above}", "choose another place")
+
+
+class PartFolder:
+    """The parts of one job beside its output; `job` says what makes it this job and no other."""
+
+    def __init__(self, out: Path, job: Mapping[str, Any], width: int) -> None:
+        """Open or make the folder. width: D. Raises `UserError` if it belongs to another job."""
+        self.out, self.width = out, width
+        self.folder = out.with_name(out.name + ".parts")
+        self._schema = _schema(width, job)
+        self._claim(dict(job))
+        self.parts = list(_consecutive(self.folder))
+
+    @property
+    def done(self) -> int:
+        """Number of pictures that finished parts cover, from the first on."""
+        return self.parts[-1].last if self.parts else 0
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Write the pictures that follow those that are done as one part."""
+        first, last = self.done, self.done + len(rows)
+        good = [row for row in rows if row.embedding is not None]
+        bad = [[row.path, row.unreadable] for row in rows if row.embedding is None]
+        metadata = {**(self._schema.metadata or {}), _UNREADABLE: json.dumps(bad).encode()}
+        sink = pa.BufferOutputStream()
+        pq.write_table(self._table(good).replace_schema_metadata(metadata), sink, **_ENCODING)
+        path = self.folder / f"part-{first:09d}-{last:09d}.parquet"
+        write_atomically(path, sink.getvalue().to_pybytes())
+        self.parts.append(Part(path, first, last))
+
+    def unreadable(self) -> Iterator[tuple[str, str]]:
+        """(path, reason) of each picture that could not be read, in order."""
+        for part in self.parts:
+            metadata = pq.read_schema(part.path).metadata or {}
+            yield from (tuple(entry) for entry in json.loads(metadata[_UNREADABLE]))
+
+    def finish(self) -> int:
+        """Stream the parts into the output, in row groups, put it in place and remove them. Returns the rows."""
+        temporary = self.folder / "whole.tmp"
+        try:
+            with pq.ParquetWriter(temporary, self._schema, **_ENCODING) as writer:
+                rows = sum(_write_group(writer, group) for group in self._groups())
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, self.out)
+        except OSError as problem:
+            what = f"cannot write {self.out} ({problem.strerror or problem})"
+            raise UserError(what, "make room or choose another place; the parts are kept") from None
+        self.discard()
+        return rows
+
+    def discard(self) -> None:
+        """Remove the folder with all it holds."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _claim(self, job: dict[str, Any]) -> None:
+        """Make the folder this job's, or check that it is."""
+        path = self.folder / _JOB
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            write_atomically(path, (json.dumps(job, indent=1) + "\n").encode())
+            return
+        except (OSError, ValueError, RecursionError):
+            found = None
+        if found != job:
+            other = [name for name in job if not isinstance(found, dict) or found.get(name) != job[name]]
+            what = f"{self.folder} holds the unfinished work of another job (other {', '.join(other)})"
+            raise UserError(what, "finish that one, delete the folder, or choose another --out")
+
+    def _table(self, rows: Sequence[Row]) -> pa.Table:
+        vectors = [row.embedding for row in rows if row.embedding is not None]
+        flat = np.concatenate(vectors) if vectors else np.empty(0, np.float32)
+        columns = [
+            pa.array([row.path for row in rows], pa.string()),
+            pa.array([row.width for row in rows], pa.int32()),
+            pa.array([row.height for row in rows], pa.int32()),
+            pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), type=self._schema.field(3).type),
+        ]
+        return pa.Table.from_arrays(columns, schema=self._schema)
+
+    def _groups(self) -> Iterator[pa.Table]:
+        """The rows of all parts in tables of `ROW_GROUP` rows; only one and a part is in memory."""
+        waiting = self._schema.empty_table()
+        for part in self.parts:
+            read = pq.read_table(part.path).replace_schema_metadata(self._schema.metadata)
+            waiting = pa.concat_tables([waiting, read])
+            while len(waiting) >= ROW_GROUP:
+                yield waiting.slice(0, ROW_GROUP)
+                waiting = waiting.slice(ROW_GROUP)
+        if len(waiting):
+            yield waiting
+
+
+def _write_group(writer: pq.ParquetWriter, group: pa.Table) -> int:
+    writer.write_table(group, row_group_size=ROW_GROUP)
+    return len(group)
+
+
+def _schema(width: int, job: Mapping[str, Any]) -> pa.Schema:
+    """Columns, and the job (which model, weights and size) as metadata `dinokit.NAME`."""
+    fields = [
+        pa.field("path", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("embedding", pa.list_(pa.float32(), width)),
+    ]
+    return pa.schema(fields, metadata={f"dinokit.{name}": str(value) for name, value in job.items()})
+
+
+def _consecutive(folder: Path) -> Iterator[Part]:
+    """The finished parts from picture 0 on without a gap; a damaged one ends the chain and is made again."""
+    named = [(_PART.fullmatch(entry.name), entry) for entry in sorted(folder.iterdir())]
+    done = 0
+    for match, path in named:
+        if match is None or int(match[1]) != done or int(match[2]) <= done:
+            continue
+        try:
+            if _UNREADABLE not in (pq.read_schema(path).metadata or {}):
+                return
+        except (pa.ArrowException, OSError):
+            return
+        done = int(match[2])
+        yield Part(path, int(match[1]), done)

@@ -1,0 +1,224 @@
+"""The prepared copy gives the features of the readable network, whichever forms of products and attention it uses."""
+
+import copy
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from helpers_golden import load_golden
+
+from dinokit.backbones.features import Features
+from dinokit.backbones.rope import RopeSpec
+from dinokit.backbones.vit import VisionTransformer, ViTSpec
+from dinokit.inference import attention, linear, prepared
+from dinokit.inference.prepared import prepare
+
+CPU = torch.device("cpu")
+FORMATS = [torch.float32, torch.bfloat16]
+FORMS: list[attention.Form] = ["sdpa", "sdpa padded", "written out"]
+GOLDEN = ["vit_mlp", "vit_swiglu", "vit_splus", "vit_untied", "vit_plain"]
+
+
+def golden_network(name: str) -> tuple[VisionTransformer, dict[str, torch.Tensor]]:
+    path = Path(__file__).parents[1] / "backbones" / "test_vit_golden.py"
+    spec = importlib.util.spec_from_file_location("golden_networks", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    network, tensors, _ = module.golden_network(name)
+    return network.eval(), tensors
+
+
+def random_network(**changes: object) -> VisionTransformer:
+    """Two blocks with every parameter far from its initial value."""
+    torch.manual_seed(0)
+    options = {"width": 64, "depth": 2, "heads": 2, "ffn_hidden": 96, "patch_size": 8, "layer_scale": 1.0}
+    network = VisionTransformer(ViTSpec(**(options | changes))).eval()  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return network
+
+
+@pytest.fixture(params=[False, True], ids=["public", "packed"])
+def packing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Run once with public and once with packed products."""
+    monkeypatch.setattr(prepared, "packing_pays", lambda *_: request.param)
+    return bool(request.param)
+
+
+def assert_same(actual: Features, expected: Features, dtype: torch.dtype) -> None:
+    for what in ("cls", "registers", "patches"):
+        ours, theirs = getattr(actual, what), getattr(expected, what)
+        assert ours.shape == theirs.shape
+        assert ours.dtype == torch.float32
+        if not theirs.numel():
+            continue
+        if dtype == torch.float32:
+            assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max(), what
+        else:
+            bar = 0.995 if what == "patches" else 0.999
+            assert torch.cosine_similarity(ours, theirs, dim=-1).min() >= bar, what
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("name", GOLDEN)
+def test_equals_the_published_code(name: str, dtype: torch.dtype) -> None:
+    network, tensors = golden_network(name)
+    fast = prepare(network, CPU, dtype)
+    assert len(tensors) == len(load_golden(name)[0])
+    for key in (key.removeprefix("in.") for key in tensors if key.startswith("in.") and "masks" not in key):
+        pictures = tensors[f"in.{key}"]
+        features = fast(pictures)
+        expected = Features(
+            tensors[f"out.{key}.x_norm_clstoken"],
+            tensors[f"out.{key}.x_storage_tokens"],
+            tensors[f"out.{key}.x_norm_patchtokens"].reshape(features.patches.shape),
+        )
+        assert_same(features, expected, dtype)
+        assert features.grid is not None
+        assert features.grid.sizes == (tuple(pictures.shape[2:]),) * len(pictures)
+
+
+VARIANTS: dict[str, dict[str, object]] = {
+    "mlp": {},
+    "swiglu": {"ffn": "swiglu"},
+    "no qkv bias": {"qkv_bias": False, "mask_k_bias": False},
+    "unmasked keys": {"mask_k_bias": False},
+    "no LayerScale": {"layer_scale": None},
+    "no registers": {"registers": 0},
+    "untied norms": {"untied_cls_norm": True, "local_cls_norm": True},
+    "one head, other epsilon": {"heads": 1, "norm_eps": 1e-3},
+    "rope by longer side": {"rope": RopeSpec(normalize="max", rescale=2.0)},
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=list(VARIANTS))
+def test_equals_the_readable_network(changes: dict[str, object], dtype: torch.dtype, packing: bool) -> None:
+    network = random_network(**changes)
+    fast = prepare(network, CPU, dtype)
+    assert fast.packed == packing
+    for height, width in ((8, 8), (40, 24), (24, 136), (47, 33)):
+        pictures = torch.randn(2, 3, height, width)
+        assert_same(fast(pictures), network(pictures), dtype)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_attention_gives_the_same(
+    form: attention.Form, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = random_network()
+    monkeypatch.setattr(prepared, "choose_form", lambda *_: form)
+    monkeypatch.setattr(attention, "QUERY_ROWS", 7)
+    pictures = torch.randn(2, 3, 40, 24)
+    assert_same(prepare(network, CPU, dtype)(pictures), network(pictures), dtype)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("norm", [True, False])
+def test_intermediate_layers_in_the_order_asked_for(norm: bool, packing: bool) -> None:
+    network = random_network(depth=4)
+    pictures = torch.randn(2, 3, 32, 24)
+    layers = [2, -4, 2, -1]
+    found = prepare(network, CPU, torch.float32).intermediate(pictures, layers, norm)
+    expected = network.intermediate(pictures, layers, norm)
+    assert len(found) == len(layers)
+    for actual, wanted in zip(found, expected, strict=True):
+        assert_same(actual, wanted, torch.float32)
+
+
+@torch.no_grad()
+def test_is_a_frozen_copy_and_leaves_its_input_alone(packing: bool) -> None:
+    network = random_network(layer_scale=None)
+    pictures = torch.randn(1, 3, 16, 16)
+    given = pictures.clone()
+    before = copy.deepcopy(network)
+    fast = prepare(network, CPU, torch.float32)
+    first = fast(pictures)
+    for name, parameter in network.named_parameters():
+        assert torch.equal(parameter, before.get_parameter(name)), name
+        parameter.zero_()
+    assert torch.equal(fast(pictures).patches, first.patches)
+    assert torch.equal(pictures, given)
+
+
+def test_training_mode_of_the_network_does_not_matter() -> None:
+    network = random_network(rope=RopeSpec(rescale=2.0), drop_path=0.5)
+    pictures = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = network(pictures)
+    assert_same(prepare(network.train(), CPU, torch.float32)(pictures), expected, torch.float32)
+    assert network.training
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("gelu", [False, True])
+def test_packed_and_public_products_agree(gelu: bool, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    public = linear.Product((torch.randn(48, 64) / 8).to(dtype), torch.randn(48).to(dtype), gelu)
+    try:
+        packed = linear.pack(public)
+    except (AttributeError, RuntimeError, NotImplementedError) as reason:
+        pytest.skip(f"no packed products here: {reason}")
+    x, residual = torch.randn(3, 5, 64).to(dtype), torch.randn(3, 5, 48).to(dtype)
+    tolerance = 1e-5 if dtype == torch.float32 else 0.05
+    torch.testing.assert_close(packed(x), public(x), atol=tolerance, rtol=0)
+    plain = linear.Product(public.weight, public.bias)
+    torch.testing.assert_close(
+        linear.pack(plain)(x, residual.clone()), plain(x, residual.clone()), atol=tolerance, rtol=0
+    )
+
+
+def test_a_pytorch_without_the_private_operators_uses_public_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(product: linear.Product) -> linear.Product:
+        raise AttributeError("no such operator")
+
+    monkeypatch.setattr(linear, "pack", refuse)
+    linear._packing_pays.cache_clear()
+    try:
+        assert not linear.packing_pays(CPU, torch.float32)
+    finally:
+        linear._packing_pays.cache_clear()
+    assert not linear.packing_pays(torch.device("cuda"), torch.bfloat16)
+
+
+def test_written_out_attention_is_never_a_candidate_for_long_sequences() -> None:
+    assert "written out" in attention.possible_forms(CPU, 8, 6, 201)
+    assert "written out" in attention.possible_forms(CPU, 1, 6, 4101)
+    assert attention.possible_forms(CPU, 1, 6, 65_000) == ["sdpa", "sdpa padded"]
+    assert attention.possible_forms(CPU, 1, 6, 65_536) == ["sdpa"]
+    assert attention.possible_forms(torch.device("cuda"), 8, 6, 201) == ["sdpa"]
+
+
+def test_the_fastest_form_is_measured_once_for_a_class_of_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_chosen", {})
+    asked: list[list[attention.Form]] = []
+
+    def last(candidates: dict[attention.Form, object]) -> attention.Form:
+        asked.append(list(candidates))
+        return asked[-1][-1]
+
+    monkeypatch.setattr(attention, "fastest", last)
+    for tokens in (201, 250, 201, 300):
+        assert attention.choose_form(torch.zeros(2, tokens, 8), 2, lambda form: None) == "written out"
+    assert asked == [FORMS, FORMS]
+    assert len(attention.chosen_forms()) == 2
+
+
+def test_a_change_must_win_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0])
+    now = 0.0
+
+    def spend(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(linear.time, "perf_counter", lambda: next(clock, now))
+    assert linear.fastest({"first": lambda: spend(1.00), "other": lambda: spend(0.99)}, seconds=9) == "first"
+    assert linear.fastest({"first": lambda: spend(1.00), "other": lambda: spend(0.90)}, seconds=9) == "other"

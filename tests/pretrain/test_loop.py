@@ -1,0 +1,115 @@
+"""A run as a person sees it: it learns, stops, goes on exactly, starts from another model, and names a collapse."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dinokit.checkpoints.load import load_model
+from dinokit.errors import UserError
+from dinokit.pretrain.checkpointing import list_checkpoints
+from dinokit.pretrain.loop import Pretraining, Status
+from dinokit.pretrain.pictures import open_training_pictures
+from dinokit.pretrain.recipe import Recipe, recipe_from_dict
+
+PICTURES = Path(__file__).parents[1] / "pictures"
+
+
+def small_recipe(**values: object) -> Recipe:
+    base = {
+        "crops": {"global_size": 32, "local_size": 16, "local_number": 2},
+        "run": {"batch": 4, "steps": 6, "picture_side": 48, "log_every": 2, "save_every": 4},
+        "optimizer": {"warmup": 2},
+        "coding_rate": {"hidden": 64, "projection": 32},
+        "dinov3": {"hidden": 64, "bottleneck": 32, "prototypes": 64, "patch_prototypes": 64},
+    }
+    return recipe_from_dict(values, recipe_from_dict(base))
+
+
+def start(recipe: Recipe, folder: Path, init: str | None = None) -> Pretraining:
+    pictures = open_training_pictures([str(PICTURES)], recipe.run)
+    model = load_model(init or "random:dinokit_vitt16:1", **({} if init else {"layer_scale": 0.1}))
+    return Pretraining(recipe, pictures, folder, model, init, torch.device("cpu"))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(load_model(folder).network.state_dict())
+
+
+@pytest.mark.parametrize("objective", ["coding-rate", "dinov3"])
+def test_a_run_learns_and_leaves_a_model_that_loads(tmp_path: Path, objective: str) -> None:
+    statuses: list[Status] = []
+    run = start(small_recipe(objective=objective), tmp_path)
+    before = {key: value.clone() for key, value in run.networks.teacher.backbone.state_dict().items()}
+    run.run(statuses.append)
+    assert [status.step for status in statuses] == [2, 4, 6]
+    after = weights(tmp_path)
+    moved = [key for key, value in after.items() if not torch.equal(value, before[key])]
+    assert len(moved) > 100
+    assert all(torch.isfinite(value).all() for value in after.values())
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert {"loss", "rank", "variance", "lr", "images_per_second"} <= lines[-1].keys()
+    assert load_model(tmp_path).info.image_size == 32
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path: Path) -> None:
+    recipe = small_recipe()
+    start(recipe, tmp_path / "whole").run()
+    first = start(recipe, tmp_path / "stopped")
+    first.run(lambda status: first.stop() if status.step == 2 else None)
+    assert first.step == 2
+    second = start(recipe, tmp_path / "stopped")
+    assert second.step == 2
+    second.run()
+    whole, stopped = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
+    for key, value in whole.items():
+        assert torch.equal(value, stopped[key]), key
+
+
+def test_only_the_two_latest_checkpoints_are_kept(tmp_path: Path) -> None:
+    start(small_recipe(run={"save_every": 1}), tmp_path).run()
+    assert [folder.name for folder in list_checkpoints(tmp_path)] == ["step-00000005", "step-00000006"]
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    start(small_recipe(), tmp_path).run()
+    broken = list_checkpoints(tmp_path)[-1] / "networks.safetensors"
+    broken.write_bytes(broken.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"step-00000006 cannot be resumed.*delete that folder"):
+        start(small_recipe(), tmp_path)
+
+
+def test_init_takes_backbone_and_heads_also_at_another_crop_size(tmp_path: Path) -> None:
+    start(small_recipe(), tmp_path / "first").run()
+    recipe = small_recipe(crops={"global_size": 48, "local_size": 32})
+    run = start(recipe, tmp_path / "second", str(tmp_path / "first"))
+    for key, value in weights(tmp_path / "first").items():
+        assert torch.equal(run.networks.student.backbone.state_dict()[key], value)
+    from safetensors.torch import load_file
+
+    heads = load_file(tmp_path / "first" / "model" / "heads.safetensors")
+    for key, value in heads.items():
+        assert torch.equal(run.networks.student.heads.state_dict()[key], value), key
+    run.run()
+    assert load_model(tmp_path / "second").info.image_size == 48
+
+
+def test_numbers_that_are_no_numbers_end_the_run_with_a_remedy(tmp_path: Path) -> None:
+    run = start(small_recipe(optimizer={"warmup": 0}), tmp_path)
+    with torch.no_grad():
+        run.networks.student.backbone.cls_token.fill_(float("nan"))
+    with pytest.raises(UserError, match=r"loss is nan at step 2.*lower optimizer\.lr"):
+        run.run()
+    assert not (tmp_path / "model").exists()
+
+
+def test_stages_change_the_crop_size_on_the_way(tmp_path: Path) -> None:
+    recipe = small_recipe(stages=[{"steps": 3, "global_size": 48, "local_size": 32}])
+    run = start(recipe, tmp_path)
+    sizes = []
+    for step in range(5):
+        run.step = step
+        sizes.append(run.make_batch()[0].global_views.shape[-1])
+    assert sizes == [48, 48, 48, 32, 32]

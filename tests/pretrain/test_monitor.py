@@ -1,0 +1,61 @@
+"""Collapse is noticed, named, and given time before it counts."""
+
+import pytest
+import torch
+
+from dinokit.pretrain.monitor import GRACE, PATIENCE, CollapseError, Monitor, measure_health
+
+
+def watch(features: torch.Tensor, parts: dict[str, float], steps: int) -> None:
+    monitor = Monitor()
+    for step in range(0, steps, 20):
+        monitor.see(features)
+        monitor.check(step, parts)
+
+
+HEALTHY = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
+
+
+def test_healthy_features_pass() -> None:
+    watch(HEALTHY, {"student_entropy": 0.9}, 2000)
+    health = measure_health(HEALTHY)
+    assert 20 < health.rank <= 32
+    assert 0.9 < health.variance <= 1
+
+
+def test_rank_counts_directions() -> None:
+    two = HEALTHY[:, :2] @ torch.eye(2, 32)
+    assert measure_health(two).rank < 2.1
+
+
+@pytest.mark.parametrize(
+    ("features", "entropy", "message"),
+    [
+        (HEALTHY * 1e-3 + 1, 0.9, "features of different pictures are the same"),
+        (HEALTHY[:, :2] @ torch.eye(2, 32), 0.9, r"features fill only 2\.0 directions"),
+        (HEALTHY, 0.05, "few prototypes get all pictures"),
+    ],
+)
+def test_each_kind_of_collapse_is_named_with_a_remedy(features: torch.Tensor, entropy: float, message: str) -> None:
+    with pytest.raises(CollapseError, match=message) as caught:
+        watch(features, {"student_entropy": entropy}, GRACE + PATIENCE + 100)
+    assert caught.value.hint
+    watch(features, {"student_entropy": entropy}, GRACE)
+
+
+def test_a_sign_that_passes_is_forgotten() -> None:
+    monitor = Monitor()
+    for step in range(0, 3000, 20):
+        monitor.see(HEALTHY)
+        monitor.check(step, {"student_entropy": 0.05 if step % 200 < 100 else 0.9})
+
+
+def test_two_broken_steps_are_forgiven_and_three_are_not() -> None:
+    monitor = Monitor()
+    assert not monitor.finite(1, float("nan"))
+    assert not monitor.finite(2, float("inf"))
+    assert monitor.finite(3, 1.0)
+    monitor.finite(4, float("nan"))
+    monitor.finite(5, float("nan"))
+    with pytest.raises(CollapseError, match="3 steps in a row"):
+        monitor.finite(6, float("nan"))
