@@ -32,12 +32,13 @@ def demo(
     import dinokit
     from dinokit.cli.output import say, track, warn
     from dinokit.report import demo as work
-    from dinokit.report.demo_page import write_demo_page
+    from dinokit.report.demo_page import prepare_folder, write_demo_page
 
     started = time.perf_counter()
     chosen, remark = work.choose_photos(photos)
     if remark:
         say(remark)
+    prepare_folder(out)
     backbone = dinokit.load(model)
     encoded = list(track(work.encode_photos(chosen, backbone, size, warn), len(chosen), "looking at photos"))
     about = work.describe(encoded, model, backbone.patch_size, size, time.perf_counter() - started)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -97,19 +97,25 @@ def _embed_rest(
     pictures: Pictures, backbone: Backbone, size: int, batch_size: int, folder: PartFolder, track: Track
 ) -> None:
     """Embed what is not done yet. However it ends, finished chunks are written."""
-    waiting: list[Row] = []
-    written = time.perf_counter()
+    waiting: list[tuple[int, list[Row]]] = []
     rest = range(folder.done, len(pictures))
     chunks = _embed_chunks(pictures, backbone, size, batch_size, rest)
 
+    def keep() -> None:
+        """Write the finished chunks that no part holds yet; safe to repeat wherever Ctrl-C struck."""
+        rows = [row for first, chunk in waiting if first >= folder.done for row in chunk]
+        if rows:
+            folder.add(rows)
+        waiting.clear()
+
     def work() -> Iterator[int]:
-        nonlocal written
+        written, first = time.perf_counter(), rest.start
         for rows in chunks:
-            waiting.extend(rows)
-            old = time.perf_counter() - written > _PART_SECONDS
-            if old or len(waiting) >= embedding_table.PART_PICTURES:
-                folder.add(waiting)
-                waiting.clear()
+            waiting.append((first, rows))
+            first += len(rows)
+            late = time.perf_counter() - written > _PART_SECONDS
+            if late or first - folder.done >= embedding_table.PART_PICTURES:
+                keep()
                 written = time.perf_counter()
             yield from range(len(rows))
 
@@ -118,13 +124,12 @@ def _embed_rest(
             pass
     finally:
         chunks.close()
-        if waiting:
-            folder.add(waiting)
+        keep()
 
 
 def _embed_chunks(
     pictures: Pictures, backbone: Backbone, size: int, batch_size: int, numbers: range
-) -> Iterator[list[Row]]:
+) -> Generator[list[Row], None, None]:
     """Rows of chunk after chunk; the next chunk is decoded while one goes through the network."""
     step = _CHUNK_BATCHES * batch_size
     chunks = [numbers[start : start + step] for start in range(0, len(numbers), step)]
@@ -168,6 +173,7 @@ def _embed_chunk(
 
 def _row(key: str, shape: tuple[int, int], token: torch.Tensor) -> Row:
     embedding = np.array(token.float().cpu(), dtype=np.float32)  # [D], a copy: the patches are let go
+    key = key.encode("utf-8", "replace").decode()  # file names may be no text at all
     return Row(key, shape[1], shape[0], embedding)
 
 

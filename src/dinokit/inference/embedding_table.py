@@ -112,6 +112,8 @@ class PartFolder:
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, self.out)
+        except pa.ArrowInvalid as problem:
+            raise UserError(f"a part in {self.folder} is damaged ({problem})", "delete that folder") from None
         except OSError as problem:
             what = f"cannot write {self.out} ({problem.strerror or problem})"
             raise UserError(what, "make room or choose another place; the parts are kept") from None

@@ -34,12 +34,13 @@ def encode_photos(
     photos: Sequence[BundledPhoto], backbone: Any, size: int, warn: Callable[[str], None]
 ) -> Iterator[DemoPhoto]:
     """Photo after photo with its features; unreadable ones go to `warn`; none readable is a UserError."""
+    unreadable: list[ReadError] = []
     done = 0
     for photo in photos:
         try:
             picture = read(photo.path)
         except ReadError as error:
-            warn(f"{error.message}; skipped")
+            unreadable.append(error)
             continue
         features = backbone.encode(picture, size=_short_side(picture.shape[0], picture.shape[1], size))
         done += 1
@@ -50,8 +51,14 @@ def encode_photos(
             patches=features.patches[0].float().cpu().numpy(),  # [h, w, D]
             cls=features.cls[0].float().cpu().numpy(),  # [D]
         )
+    if len(unreadable) == 1 and not done:
+        raise unreadable[0]
     if not done:
-        raise UserError("none of the photos can be read", "see the warnings above")
+        raise UserError(
+            f"none of the {len(unreadable)} photos can be read; {unreadable[0].message}", unreadable[0].hint
+        )
+    for problem in unreadable:
+        warn(f"{problem.message}; skipped")
 
 
 def choose_pair(encoded: Sequence[DemoPhoto], photos: Sequence[BundledPhoto]) -> tuple[int, int] | None:

@@ -8,6 +8,7 @@ no network. Style, script and skeleton lie in `demo_page_parts/` and are put tog
 import base64
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -50,15 +51,29 @@ def write_demo_page(
     its first four entries also at the top of the page. Raises UserError when `out` cannot be written.
     """
     page = _fill(_page_data(photos, pair, about))
+    prepare_folder(out)
     path = out / "index.html"
     unfinished = out / ".index.html.unfinished"
     try:
-        out.mkdir(parents=True, exist_ok=True)
         unfinished.write_text(page, encoding="utf-8")
         unfinished.replace(path)
     except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror})", "choose another folder with --out") from error
+        raise _unwritable(path, error.strerror) from error
     return path
+
+
+def prepare_folder(out: Path) -> None:
+    """Makes the folder for the page; raises UserError when nothing can be written there."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(out, error.strerror) from error
+    if not os.access(out, os.W_OK):
+        raise _unwritable(out, "not allowed")
+
+
+def _unwritable(path: Path, reason: str | None) -> UserError:
+    return UserError(f"cannot write {path} ({reason})", "choose another folder with --out")
 
 
 def _fill(data: Mapping[str, Any]) -> str:
