@@ -21,7 +21,7 @@ function buildAlike() {
       const fill = make("i");
       fill.style.width = `${100 * Math.min(Math.max(cosine, 0), 1)}%`;
       bar.append(fill);
-      const text = make("p", "number", cosine.toFixed(2));
+      const text = make("p", "number", cosine.toFixed(cosine > 0.95 ? 3 : 2));
       near.title = page.photos[index].name;
       near.append(tile(page.photos[index]), bar, text);
       card.append(near);

@@ -1,0 +1,191 @@
+"""`dinokit embed`: right rows in the right order, and nothing lost when it is stopped halfway."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from dinokit.errors import UserError
+from dinokit.inference import embedding_table
+from dinokit.inference.backbone import load
+from dinokit.inference.embed import embed_pictures
+
+MODEL = "random:dinokit_vitt16"
+REAL = Path(__file__).parents[1] / "pictures"
+SLOW = (
+    """
+import sys, time
+from dinokit.inference import embed, embedding_table
+embedding_table.PART_PICTURES = int(sys.argv[2])
+work = embed._embed_chunk
+def slow(*arguments):
+    time.sleep(0.15)
+    return work(*arguments)
+embed._embed_chunk = slow
+from dinokit.cli.app import main
+sys.exit(main(["embed", sys.argv[1], "--out", sys.argv[3], "--model", "%s", "--size", "64", "--batch-size", "1"]))
+"""
+    % MODEL
+)  # noqa: UP031
+
+
+def embed(source: Path, out: Path, **options: Any) -> dict[str, Any]:
+    def track(items: Iterable[int], total: int, label: str) -> Iterable[int]:
+        count = 0
+        for item in items:
+            count += 1
+            yield item
+        assert count == total, label
+
+    chosen = {"model": MODEL, "size": 64, "batch_size": 1, **options}
+    return embed_pictures([str(source)], out, track=track, **chosen)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 pictures of several shapes, three more that are none; names sort as they are numbered."""
+    folder = tmp_path_factory.mktemp("photos")
+    dice = np.random.default_rng(0)
+    for number in range(52):
+        shape = [(40, 60), (60, 40), (48, 48)][number % 3]
+        pixels = np.kron(dice.integers(0, 256, (4, 4, 3), dtype=np.uint8), np.ones((16, 16, 1), np.uint8))
+        Image.fromarray(pixels[: shape[0], : shape[1]]).save(folder / f"{number:03d}.png")
+    for number, real in enumerate(sorted(REAL.glob("*.jpg"))):
+        (folder / f"{52 + number:03d}.jpg").write_bytes(real.read_bytes())
+    (folder / "010-cut.jpg").write_bytes((folder / "052.jpg").read_bytes()[:3000])
+    (folder / "020-text.png").write_text("no picture")
+    (folder / "030-empty.jpg").touch()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    out = tmp_path_factory.mktemp("whole") / "a.parquet"
+    embed(photos, out)
+    table: pa.Table = pq.read_table(out)
+    return table
+
+
+def test_rows_are_those_of_encode_in_order(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.parquet"
+    summary = embed(photos, out, batch_size=16)
+    assert (summary["rows"], summary["skipped"], summary["dimensions"]) == (60, 3, 192)
+    assert sorted(os.listdir(tmp_path)) == ["a.parquet", "a.parquet.errors.jsonl"]
+    table = pq.read_table(out)
+    names = [path.name for path in sorted(photos.iterdir()) if "-" not in path.name]
+    assert table.column("path").to_pylist() == names
+    assert table.schema.field("embedding").type == pa.list_(pa.float32(), 192)
+    backbone = load(MODEL)
+    for row in (0, 1, 55):
+        features = backbone.encode(photos / names[row], size=64)
+        expected = features.cls[0].numpy()
+        found = np.array(table.column("embedding")[row].as_py())
+        assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)  # bfloat16, other batches
+        assert features.grid is not None
+        assert features.grid.sizes[0] == (table["height"][row].as_py(), table["width"][row].as_py())
+
+
+def test_unreadable_pictures_are_listed(photos: Path, tmp_path: Path) -> None:
+    summary = embed(photos, tmp_path / "a.parquet")
+    lines = (tmp_path / "a.parquet.errors.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"path": "010-cut.jpg", "reason": "is truncated"},
+        {"path": "020-text.png", "reason": "is not a picture"},
+        {"path": "030-empty.jpg", "reason": "is empty"},
+    ]
+    assert summary["summary"].startswith("skipped 3 files")
+
+
+def test_the_file_says_how_it_was_made(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding_table, "ROW_GROUP", 25)
+    monkeypatch.setattr(embedding_table, "PART_PICTURES", 7)
+    embed(photos, tmp_path / "a.parquet")
+    file = pq.ParquetFile(tmp_path / "a.parquet")
+    said = {key.decode(): value.decode() for key, value in file.schema_arrow.metadata.items()}
+    assert said["dinokit.model"] == MODEL
+    assert said["dinokit.size"] == "64"
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [25, 25, 10]
+    column = file.metadata.row_group(0).column(3)
+    assert (column.path_in_schema, column.compression) == ("embedding.list.element", "ZSTD")
+    assert "BYTE_STREAM_SPLIT" in column.encodings
+
+
+@pytest.mark.parametrize(("stop", "part"), [(signal.SIGINT, 1000), (signal.SIGINT, 8), (signal.SIGKILL, 8)])
+def test_stopped_halfway_and_continued(
+    stop: signal.Signals, part: int, photos: Path, undisturbed: pa.Table, tmp_path: Path
+) -> None:
+    out, parts = tmp_path / "a.parquet", tmp_path / "a.parquet.parts"
+    arguments = [sys.executable, "-c", SLOW, str(photos), str(part), str(out)]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        started = parts / "job.json" if part == 1000 else parts / "part-000000000-000000008.parquet"
+        while not started.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.8)
+        process.send_signal(stop)
+        stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == (130 if stop == signal.SIGINT else -signal.SIGKILL), stderr
+    assert not out.exists()
+    if stop == signal.SIGINT:
+        assert "the same command continues" in stderr
+        assert "Traceback" not in stderr
+    summary = embed(photos, out)
+    assert 0 < summary["continued"] < 63
+    assert pq.read_table(out).equals(undisturbed, check_metadata=True)
+    assert not parts.exists()
+
+
+def test_a_damaged_part_is_made_again(photos: Path, undisturbed: pa.Table, tmp_path: Path) -> None:
+    out, folder = tmp_path / "a.parquet", tmp_path / "a.parquet.parts"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedding_table, "PART_PICTURES", 16)
+        patch.setattr(embedding_table.PartFolder, "finish", lambda self: 0)
+        embed(photos, out)
+    second = folder / "part-000000016-000000032.parquet"
+    second.write_bytes(second.read_bytes()[:-20])
+    assert embed(photos, out)["continued"] == 16
+    assert pq.read_table(out).equals(undisturbed)
+
+
+@pytest.mark.parametrize("other", [{"size": 32}, {"model": MODEL + ":7"}])
+def test_the_parts_of_another_job_are_left_alone(other: dict[str, Any], photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.parquet"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedding_table.PartFolder, "finish", lambda self: 0)
+        embed(photos, out)
+    with pytest.raises(UserError, match=f"another job .other {next(iter(other))}.: .*choose another --out"):
+        embed(photos, out, **other)
+    assert embed(photos, out)["continued"] == 63
+
+
+def test_parts_without_a_readable_picture(tmp_path: Path) -> None:
+    row = embedding_table.Row
+    folder = embedding_table.PartFolder(tmp_path / "a.parquet", {"model": "x"}, 2)
+    folder.add([row("a", 1, 2, np.ones(2, np.float32)), row("b", unreadable="is empty")])
+    folder.add([row("c", unreadable="is empty")])
+    folder.add([row("d", 3, 4, np.zeros(2, np.float32))])
+    assert folder.done == 4
+    assert list(folder.unreadable()) == [("b", "is empty"), ("c", "is empty")]
+    assert folder.finish() == 2
+    assert pq.read_table(tmp_path / "a.parquet").column("path").to_pylist() == ["a", "d"]
+
+
+def test_file_names_that_are_no_text(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    name = os.fsencode(folder) + b"/caf\xe9.png"
+    Image.new("RGB", (32, 32)).save(folder / "a.png")
+    os.rename(folder / "a.png", name)
+    (folder / "z\udcff.jpg").touch()
+    assert embed(folder, tmp_path / "a.parquet")["rows"] == 1
