@@ -51,10 +51,7 @@ def top(name: str, value: Any) -> Edit:
 
 
 EDITS = {
-    "depth": [
-        network("depth", value)
-        for value in (10**9, 0, -1, 12.0, "12", None, True, float("nan"), 10**400, [1])
-    ],
+    "depth": [network("depth", value) for value in (10**9, 0, -1, 12.0, "12", None, True, float("nan"), 10**400, [1])],
     "width": [network("width", value) for value in (10**6, -192, 190, float("inf"), {})],
     "heads": [network("heads", value) for value in (0, 5, 192, -3)],
     "registers": [network("registers", value) for value in (-1, 10**9)],
@@ -67,8 +64,7 @@ EDITS = {
     "normalize": [rope("normalize", value) for value in ("none", ["max"])],
     "image_size": [top("image_size", value) for value in (0, -5, 10**9, "224", 2.5)],
     "std": [top("std", value) for value in ([0, 1, 1], [1, 1], "abc", [1, 1, float("nan")], [1, 1, "1"])],
-    "network": [top("network", value) for value in (None, [], 5, {})]
-    + [lambda config: config.pop("network")],
+    "network": [top("network", value) for value in (None, [], 5, {})] + [lambda config: config.pop("network")],
     "rope": [network("rope", value) for value in (None, 3, {"bose": 1})],
     "colour": [network("colour", 3)],
     "format": [top("format", "other"), lambda config: config.pop("format")],
@@ -76,9 +72,7 @@ EDITS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("named", "edit"), [(named, edit) for named, edits in EDITS.items() for edit in edits]
-)
+@pytest.mark.parametrize(("named", "edit"), [(named, edit) for named, edits in EDITS.items() for edit in edits])
 def test_hostile_config(named: str, edit: Edit, folder: Path, tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     edit(config)
@@ -265,9 +259,7 @@ def test_names_that_are_no_model(source: str, said: str) -> None:
         load_model(source)
 
 
-@pytest.mark.parametrize(
-    "overrides", [{"colour": 1}, {"depth": -1}, {"std": 3}, {"image_size": 0}, {"rope_base": 0}]
-)
+@pytest.mark.parametrize("overrides", [{"colour": 1}, {"depth": -1}, {"std": 3}, {"image_size": 0}, {"rope_base": 0}])
 def test_impossible_overrides(overrides: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         load_model("random:dinokit_vitt16", **overrides)

@@ -125,9 +125,7 @@ def test_half_precision_halves_the_file_and_keeps_the_periods(tmp_path: Path) ->
     assert sizes[1] < 0.51 * sizes[0]
     back = load_model(tmp_path / "half").network.state_dict()
     assert torch.equal(back["rope_embed.periods"], state["rope_embed.periods"])
-    assert all(
-        torch.equal(value, state[key].half().float()) for key, value in back.items() if "periods" not in key
-    )
+    assert all(torch.equal(value, state[key].half().float()) for key, value in back.items() if "periods" not in key)
 
 
 def test_weights_beyond_half_precision_are_not_saved_as_infinity(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from dinokit.pretrain.loop import Pretraining, Status
+from dinokit.report.run_page import write_run_page
 
 PLAIN_EVERY = 100
 """Steps between lines where standard error is no terminal."""
@@ -74,6 +75,8 @@ def follow(prepare: Callable[[TerminalListener], Pretraining]) -> None:
         console.print(run.pictures.skipped.listing(), highlight=False)
     ended = "stopped" if run.stopping else "done"
     console.print(f"{ended} at step {run.step}; the model is in {run.run_folder / 'model'}", highlight=False)
+    if (run.run_folder / "log.jsonl").is_file():
+        console.print(f"curves: {write_run_page(run.run_folder)}", highlight=False)
     if run.stopping:
         console.print("the same command goes on from here", highlight=False)
 

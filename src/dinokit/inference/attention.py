@@ -38,7 +38,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, form: Form, tokens: int) -> Tensor:
 
 def _written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     keys = k.transpose(-2, -1)
-    blocks = [(rows @ keys).softmax(dim=-1) @ v for rows in q.split(QUERY_ROWS, dim=2)]  # [B, heads, <=512, T]
+    blocks = []
+    for rows in q.split(QUERY_ROWS, dim=2):
+        scores = rows @ keys  # [B, heads, <=512, T]
+        blocks.append(torch.softmax(scores, dim=-1, out=scores) @ v)  # each row is read before it is written
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=2)
 
 

@@ -163,9 +163,7 @@ def _embed_chunk(
             rows.append(None)
         except ReadError as error:
             rows.append(Row(key, unreadable=error.reason))
-    features = iter(
-        backbone.encode_views([view for view, _ in good], [shape for _, shape in good], batch_size)
-    )
+    features = iter(backbone.encode_views([view for view, _ in good], [shape for _, shape in good], batch_size))
     shapes = iter(shape for _, shape in good)
     return [_row(key, next(shapes), next(features).cls[0]) if row is None else row
             for key, row in zip(keys, rows, strict=True)]  # fmt: skip
