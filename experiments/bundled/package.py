@@ -1,6 +1,6 @@
 """Puts a run's model into the package, in half precision, with its heads beside the experiment.
 
-    python experiments/bundled/package.py RUN --size 128
+python experiments/bundled/package.py RUN --size 128
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Writes the first N pictures of tar shards into one shard: the small set that a person has.
 
-    python experiments/small-data/subset.py 2000 small.tar photos-0000.tar photos-0001.tar
+python experiments/small-data/subset.py 2000 small.tar photos-0000.tar photos-0001.tar
 """
 
 import io

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from dinokit.errors import UserError
@@ -23,21 +24,32 @@ from dinokit.inference.embed import embed_pictures
 
 MODEL = "random:dinokit_vitt16"
 REAL = Path(__file__).parents[1] / "pictures"
-SLOW = (
-    """
-import sys, time
+SLOW = """
+import sys, time, torch
+from pathlib import Path
 from dinokit.inference import embed, embedding_table
-embedding_table.PART_PICTURES = int(sys.argv[2])
-work = embed._embed_chunk
+torch.set_num_threads(1)
+photos, part, out, model = sys.argv[1:]
+embedding_table.PART_PICTURES = int(part)
+work, begun = embed._embed_chunk, []
 def slow(*arguments):
-    time.sleep(0.15)
+    begun.append(1)
+    Path(out + ".begun-" + str(len(begun))).touch()
+    time.sleep(0.1)
     return work(*arguments)
 embed._embed_chunk = slow
 from dinokit.cli.app import main
-sys.exit(main(["embed", sys.argv[1], "--out", sys.argv[3], "--model", "%s", "--size", "64", "--batch-size", "1"]))
+sys.exit(main(["embed", photos, "--out", out, "--model", model, "--size", "64", "--batch-size", "1"]))
 """
-    % MODEL
-)  # noqa: UP031
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """On a busy machine tiny products wait for their threads far longer than they take."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def embed(source: Path, out: Path, **options: Any) -> dict[str, Any]:
@@ -126,13 +138,11 @@ def test_stopped_halfway_and_continued(
     stop: signal.Signals, part: int, photos: Path, undisturbed: pa.Table, tmp_path: Path
 ) -> None:
     out, parts = tmp_path / "a.parquet", tmp_path / "a.parquet.parts"
-    arguments = [sys.executable, "-c", SLOW, str(photos), str(part), str(out)]
+    arguments = [sys.executable, "-c", SLOW, str(photos), str(part), str(out), MODEL]
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
-        started = parts / "job.json" if part == 1000 else parts / "part-000000000-000000008.parquet"
-        while not started.exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        time.sleep(0.8)
+        while not Path(f"{out}.begun-6").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
         process.send_signal(stop)
         stderr = process.communicate(timeout=60)[1]
     assert process.returncode == (130 if stop == signal.SIGINT else -signal.SIGKILL), stderr

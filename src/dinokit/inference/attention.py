@@ -1,4 +1,4 @@
-"""Forms of attention for inference, one of which is chosen per machine and length by a short measurement.
+"""RoPE and attention for inference; the form of attention is chosen by a short measurement per machine and length.
 
 PyTorch's fused operator (SDPA) wins on GPUs, on Intel's AMX (there with tokens padded to a multiple of 16) and for
 float32; written out as two products in blocks of query rows, attention is faster in bfloat16 on AMD processors.
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dinokit.backbones.rope import Table
 from dinokit.inference.linear import fastest
 
 Form = Literal["sdpa", "sdpa padded", "written out"]
@@ -60,17 +61,44 @@ def possible_forms(device: torch.device, batch: int, heads: int, tokens: int) ->
 def choose_form(x: Tensor, heads: int, run: Callable[[Form], object]) -> Form:
     """The form in which `run` is fastest for tokens x [B, T, D]; measured once for each class of lengths.
 
-    A class is a power of two of tokens, for one number format, width, number of heads and of threads.
+    A class is a power of two of tokens, for one number format, width and number of heads.
     """
     batch, tokens, width = x.shape
     forms = possible_forms(x.device, batch, heads, tokens)
     if len(forms) == 1:
         return forms[0]
-    whole, alone = tokens % MULTIPLE == 0, batch == 1
-    key = (x.dtype, width, heads, torch.get_num_threads(), tokens.bit_length(), whole, alone, tuple(forms))
+    key = (x.dtype, width, heads, tokens.bit_length(), tokens % MULTIPLE == 0, tuple(forms))
     if key not in _chosen:
         _chosen[key] = fastest({form: lambda form=form: run(form) for form in forms})  # type: ignore[misc]
     return _chosen[key]
+
+
+def rotates_pairs(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether elements that RoPE turns together lie side by side: one pass of complex numbers, float32 on CPUs."""
+    return device.type == "cpu" and dtype == torch.float32
+
+
+def to_pairs(rows: Tensor, heads: int) -> Tensor:
+    """Rows of queries or keys [heads * d, ...]: element i of each head beside element i + d/2."""
+    pairs: Tensor = rows.unflatten(0, (heads, 2, -1))
+    return pairs.transpose(1, 2).flatten(0, 2)
+
+
+def rotate(x: Tensor, table: Table) -> Tensor:
+    """Turn queries and keys x [2, B, heads, T, d] by half tables [T, d/2]; prefix rows are the identity.
+
+    Scores do not mind the order of elements within a head, so pairs stay pairs; x may be overwritten.
+    """
+    cosine, sine = table
+    if rotates_pairs(x.device, x.dtype):
+        torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(torch.complex(cosine, sine))
+        return x
+    first, second = x.chunk(2, dim=-1)
+    turned = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    left, right = turned.chunk(2, dim=-1)
+    torch.mul(first, cosine, out=left).addcmul_(second, sine, value=-1)
+    torch.mul(second, cosine, out=right).addcmul_(first, sine)
+    return turned
 
 
 def pad_tokens(x: Tensor) -> Tensor:
@@ -79,5 +107,5 @@ def pad_tokens(x: Tensor) -> Tensor:
 
 
 def chosen_forms() -> dict[tuple[object, ...], Form]:
-    """What was chosen in this process so far, by number format, width, heads, threads and class of lengths."""
+    """What was chosen in this process so far, by number format, width, heads and class of lengths."""
     return dict(_chosen)

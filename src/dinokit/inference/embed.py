@@ -16,7 +16,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from dinokit.checkpoints.save import write_atomically
@@ -170,7 +169,7 @@ def _embed_chunk(
 
 
 def _row(key: str, shape: tuple[int, int], token: torch.Tensor) -> Row:
-    embedding = np.array(token.float().cpu(), dtype=np.float32)  # [D], a copy: the patches are let go
+    embedding = token.float().cpu().numpy().copy()  # [D], a copy: the patches are let go
     key = key.encode("utf-8", "replace").decode()  # file names may be no text at all
     return Row(key, shape[1], shape[0], embedding)
 

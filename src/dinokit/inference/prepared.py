@@ -19,7 +19,15 @@ from torch import Tensor, nn
 from dinokit.backbones.features import Features, Grid
 from dinokit.backbones.rope import Table
 from dinokit.backbones.vit import MLP, Block, PatchEmbed, SelfAttention, SwiGLU, VisionTransformer, ViTSpec
-from dinokit.inference.attention import Form, attend, choose_form, pad_tokens
+from dinokit.inference.attention import (
+    Form,
+    attend,
+    choose_form,
+    pad_tokens,
+    rotate,
+    rotates_pairs,
+    to_pairs,
+)
 from dinokit.inference.linear import Product, pack, packing_pays
 
 _TABLES_KEPT = 8
@@ -48,23 +56,12 @@ class FrozenBlock:
         batch, length, width = x.shape
         qkv = self.qkv(self._norm(x)).view(batch, length, 3, self.spec.heads, -1)
         qkv = qkv.permute(2, 0, 3, 1, 4)  # [B, T, 3, heads, d] -> [3, B, heads, T, d]
-        q, k = _rotate(qkv[:2], table)
+        q, k = rotate(qkv[:2], table)
         mixed = attend(q, k, qkv[2], form, tokens)  # [B, heads, T, d]
         return self.out(mixed.transpose(1, 2).reshape(batch, length, width), x)
 
     def _norm(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], None, None, self.spec.norm_eps)
-
-
-def _rotate(x: Tensor, table: Table) -> Tensor:
-    """Turn x [..., T, d] by the half tables [T, d/2]; prefix rows are the identity. The result is contiguous."""
-    first, second = x.chunk(2, dim=-1)
-    cosine, sine = table
-    turned = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    left, right = turned.chunk(2, dim=-1)
-    torch.mul(first, cosine, out=left).addcmul_(second, sine, value=-1)
-    torch.mul(second, cosine, out=right).addcmul_(first, sine)
-    return turned
 
 
 class Prepared:
@@ -83,7 +80,8 @@ class Prepared:
         self._tables: dict[tuple[int, int, int], Table] = {}
 
     def _freeze_block(self, block: Block) -> FrozenBlock:
-        return FrozenBlock(self.spec, *map(self._freeze, _fold_block(block, self.spec)))
+        pairs = rotates_pairs(self.device, self.dtype)
+        return FrozenBlock(self.spec, *map(self._freeze, _fold_block(block, self.spec, pairs)))
 
     def _freeze(self, product: Product) -> Product:
         weight, bias = (t.detach().to(self.device, self.dtype, copy=True) for t in (product.weight, product.bias))
@@ -112,7 +110,7 @@ class Prepared:
         return [found[layer] for layer in wanted]
 
     def _try_form(self, x: Tensor, rows: int, cols: int, form: Form) -> None:
-        padded = pad_tokens(x) if form == "sdpa padded" else x.clone()
+        padded = pad_tokens(x[:2]) if form == "sdpa padded" else x[:2].clone()
         self.blocks[0](padded, self._table(rows, cols, padded.shape[1]), form, x.shape[1])
 
     def _embed(self, pictures: Tensor) -> Tensor:
@@ -157,11 +155,11 @@ def _fold_patches(embed: PatchEmbed) -> Product:
     return Product(weight, _bias(embed.proj, weight))
 
 
-def _fold_block(block: Block, spec: ViTSpec) -> tuple[Product, Product, Product, Product]:
+def _fold_block(block: Block, spec: ViTSpec, pairs: bool) -> tuple[Product, Product, Product, Product]:
     """The four products of a block in float32: qkv, output, up, down."""
     attention_scale = block.ls1.gamma.float() if block.scaled else None
     mlp_scale = block.ls2.gamma.float() if block.scaled else None
-    qkv, out = _fold_qkv(block.attn, block.norm1, spec), _scale(block.attn.proj, attention_scale)
+    qkv, out = _fold_qkv(block.attn, block.norm1, spec, pairs), _scale(block.attn.proj, attention_scale)
     if isinstance(block.mlp, SwiGLU):
         gate, value = _fold_norm(block.mlp.w1, block.norm2), _fold_norm(block.mlp.w2, block.norm2)
         up = Product(torch.cat([gate.weight, value.weight]), torch.cat([gate.bias, value.bias]))
@@ -171,14 +169,15 @@ def _fold_block(block: Block, spec: ViTSpec) -> tuple[Product, Product, Product,
     return qkv, out, up, _scale(block.mlp.fc2, mlp_scale)
 
 
-def _fold_qkv(attention: SelfAttention, norm: nn.LayerNorm, spec: ViTSpec) -> Product:
-    """Also masks the bias of the keys and scales the queries by 1 / sqrt(d)."""
+def _fold_qkv(attention: SelfAttention, norm: nn.LayerNorm, spec: ViTSpec, pairs: bool) -> Product:
+    """Also masks the bias of the keys, scales the queries by 1 / sqrt(d) and orders elements for RoPE."""
     linear = attention.qkv
-    mask = linear._buffers.get("bias_mask")
-    product = _fold_norm(linear, norm, mask)
+    product = _fold_norm(linear, norm, linear._buffers.get("bias_mask"))
     scale = torch.ones_like(product.bias)
     scale[: spec.width] = spec.head_dim**-0.5
-    return Product(product.weight * scale[:, None], product.bias * scale)
+    order = torch.arange(len(scale), device=scale.device)
+    order = torch.cat([to_pairs(order[: 2 * spec.width], 2 * spec.heads), order[2 * spec.width :]]) if pairs else order
+    return Product((product.weight * scale[:, None])[order], (product.bias * scale)[order])
 
 
 def _fold_norm(linear: nn.Linear, norm: nn.LayerNorm, bias_mask: Tensor | None = None) -> Product:

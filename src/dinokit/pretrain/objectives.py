@@ -170,8 +170,9 @@ class CodingRateSettings:
 
     hidden: int = 1024
     projection: int = 256
-    expansion_weight: float = 0.1
-    """Weight of the coding rate per picture. Ten times as much drives views apart and fails on small batches."""
+    expansion_weight: float = 0.4
+    """Weight of the coding rate per dimension: about 1 - w of a direction's variance must be predictable for it to
+    survive. Ten times as much drives views apart and fails."""
     patch_weight: float = 0.5
     """Weight of the cosine distance of masked patches to the teacher's, and of their own coding rate."""
     epsilon: float = 0.5
@@ -219,5 +220,5 @@ class CodingRateObjective:
         return Losses(total + s.patch_weight * patch, {key: value.detach() for key, value in parts.items()})
 
     def _rate(self, features: Tensor) -> Tensor:
-        """Coding rate per picture, which keeps its meaning from one batch size to another."""
-        return coding_rate(features, self.settings.epsilon) / len(features)
+        """Coding rate per dimension: what a little variance gains does not depend on the number of features."""
+        return coding_rate(features, self.settings.epsilon) / features.shape[-1]

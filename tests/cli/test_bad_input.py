@@ -1,0 +1,200 @@
+"""What a person does wrong is one line on standard error and exit code 2: never a stack trace."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from dinokit.backbones.catalog import spec_of
+from dinokit.backbones.vit import VisionTransformer
+from dinokit.cli.app import main
+
+MODEL = "random:dinokit_vitt16"
+VIDEO = b"\0\0\0\x18ftypisom\0\0\2\0isomiso2" + bytes(500)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """On a busy machine tiny products wait for their threads far longer than they take."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with good and bad things to name."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("labelled/cat/a.png", "labelled/dog/b.png", "flat/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 32), (200, 30, 90)).save(tmp_path / name)
+    for name in ("empty", "texts", "broken"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "texts" / "readme.txt").write_text("no picture")
+    (tmp_path / "clip.mp4").write_bytes(VIDEO)
+    (tmp_path / "clip.jpg").write_bytes(VIDEO)
+    (tmp_path / "page.jpg").write_text("<!doctype html><html></html>")
+    for name in ("broken/a.jpg", "broken/b.jpg"):
+        (tmp_path / name).write_bytes(b"\xff\xd8\xff\xe0")
+    (tmp_path / "file").touch()
+    return tmp_path
+
+
+def fails(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that `dinokit COMMAND` says."""
+    code = main(command.split())
+    captured = capsys.readouterr()
+    assert code == 2, captured
+    assert captured.out == ""
+    assert captured.err.startswith("error: "), captured.err
+    assert captured.err.count("\n") == 1, captured.err
+    assert captured.err.endswith("\n")
+    return captured.err
+
+
+PICTURES = [
+    ("missing.jpg", "missing.jpg is not found"),
+    ("clip.mp4", "clip.mp4 is a video: extract its frames"),
+    ("clip.jpg", "clip.jpg is a video"),
+    ("page.jpg", "page.jpg is a web page"),
+    ("broken/a.jpg", "broken/a.jpg is"),
+    ("broken", "none of the 2 pictures can be read"),
+    ("texts", "texts has no pictures"),
+    ("empty", "empty has no pictures"),
+    ("flat/*.webp", "flat/*.webp matches nothing"),
+    ("shard-{0..2}.tar", "shard-0.tar is not found"),
+]
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(("source", "said"), PICTURES)
+@pytest.mark.parametrize("verb", ["embed --out t.parquet", "show --out maps"])
+def test_pictures_that_are_none(verb: str, source: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said in fails(f"{verb} --model {MODEL} --size 32 {source}", capsys)
+    assert not Path("t.parquet").exists()
+    assert not Path("t.parquet.parts").exists()
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--size 0", "size is 0"),
+        ("--size -5", "size is -5"),
+        ("--size x", "dinokit embed --help"),
+        ("--batch-size 0", "--batch-size is 0"),
+        ("--out t.csv", "let its name end in .parquet"),
+        ("--out flat", "flat is not a Parquet file"),
+        ("--out file/t.parquet", "cannot be written"),
+        ("--out /proc/nowhere/t.parquet", "/proc"),
+        ("--model dinokit_vit16", "did you mean dinokit_vitt16?"),
+        ("--model random:dinov3_vits61", "did you mean dinov3_vits16?"),
+        ("--model dinov3_vitb16", "not part of dinokit"),
+        ("--model file", "not a weights file"),
+        ("--model flat", "has no config.json"),
+        ("--ouut x", "--out"),
+    ],
+)
+def test_embed_options(options: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = "" if "--out " in options else "--out t.parquet"
+    before += "" if "--model" in options else f" --model {MODEL}"
+    assert said in fails(f"embed flat {before} {options}", capsys)
+    assert not Path("t.parquet.parts").exists()
+
+
+def test_embed_into_a_folder(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "t.parquet").mkdir()
+    assert "is a folder" in fails("embed flat --out t.parquet", capsys)
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--size 0", "size is 0"),
+        ("--out file", "file"),
+        ("--model dinokit_vit16", "did you mean dinokit_vitt16?"),
+    ],
+)
+def test_show_options(options: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = "" if "--model" in options else f"--model {MODEL}"
+    assert said in fails(f"show flat {model} {options}", capsys)
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--bank labelled --query labelled --k 5", "k = 5 neighbours of a bank of 2"),
+        ("--bank labelled --query labelled --k 0", "k = 0"),
+        ("--bank flat --query labelled --k 1", "--bank flat has pictures without labels"),
+        ("--bank labelled --query flat --k 1", "--query flat has pictures without labels"),
+        ("--bank missing --query labelled", "missing is not found"),
+        ("--bank labelled --query texts", "texts has no pictures"),
+        ("--bank labelled --query labelled --size 0", "size is 0"),
+        ("--bank labelled", "dinokit knn --help"),
+    ],
+)
+def test_knn(options: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    size = "" if "--size" in options else "--size 32"
+    assert said in fails(f"knn {MODEL} {options} {size}", capsys)
+
+
+@pytest.mark.parametrize(
+    "verb", ["info w.pth", "embed flat --out t.parquet --model w.pth", "knn w.pth --bank a --query b"]
+)
+def test_a_checkpoint_of_the_wrong_size(verb: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = VisionTransformer(spec_of("dinokit_vitt16")).state_dict()
+    torch.save({**state, "blocks.3.mlp.fc1.weight": torch.zeros(700, 192)}, place / "w.pth")
+    line = fails(verb, capsys)
+    assert "w.pth has blocks.3.mlp.fc1.weight of shape [700, 192], not [768, 192]" in line
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("embd flat", "embed"),
+        ("embed", "dinokit embed --help"),
+        ("info", "dinokit info --help"),
+        ("info missing.pth", "there is no model 'missing.pth'"),
+        ("info clip.jpg", "not a weights file"),
+        ("demo missing", "missing is not found"),
+        ("demo texts", "no pictures in texts"),
+    ],
+)
+def test_other_verbs(command: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said in fails(command, capsys)
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("missing", "missing is not found"),
+        ("texts", "texts has no pictures"),
+        ("empty", "empty has no pictures"),
+        ("broken", "broken has no readable picture"),
+        ("flat --preset enormous", "enormous"),
+        ("flat --preset missing.toml", "missing.toml"),
+        ("flat --set optimizer.speed=3", "speed"),
+        ("flat --set nonsense", "nonsense"),
+        ("flat --set run.batch=0", "batch"),
+        ("flat --budget soon", "soon"),
+        ("flat --budget 0h", "0h"),
+        ("flat --weights 1 2", "weights"),
+        ("flat --device toaster", "toaster"),
+        ("flat --init missing.pth", "missing.pth"),
+    ],
+)
+def test_pretrain(arguments: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said in fails(f"pretrain --out run {arguments}", capsys).removeprefix("error: ")
+
+
+def test_pretrain_into_a_file(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(place / "file", place / "run")
+    assert "run is a file" in fails("pretrain flat --out run", capsys)
