@@ -61,6 +61,7 @@ def embed(source: Path, out: Path, **options: Any) -> dict[str, Any]:
         assert count == total, label
 
     chosen = {"model": MODEL, "size": 64, "batch_size": 1, **options}
+    chosen["backbone"] = load(chosen.pop("model"))
     return embed_pictures([str(source)], out, track=track, **chosen)
 
 

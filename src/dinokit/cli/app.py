@@ -63,7 +63,7 @@ VERBS = (
         "Learn a backbone from unlabelled pictures.",
         (
             "dinokit pretrain photos/ --out runs/mine --budget 2h",
-            'dinokit pretrain a/ "b-{0000..0003}.tar" --weights 0.3 0.7 --out runs/mix --set seed=1',
+            'dinokit pretrain a/ "b-{0000..0003}.tar" --weights 0.3 0.7 --out runs/mix --set run.batch=128',
         ),
         "Ctrl-C saves; the same command goes on from there. The backbone lies in RUN/model.",
     ),

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from dinokit.cli.models import Assume, open_backbone
+
 
 def demo(
     photos: str | None = None,
@@ -10,6 +12,7 @@ def demo(
     out: Path = Path("demo"),
     model: str = "dinokit_vitt16",
     size: int = 448,
+    assume: Assume = None,
 ) -> None:
     """Make a page that shows what the network sees in a dozen photos, or in yours.
 
@@ -29,7 +32,6 @@ def demo(
     """
     import time
 
-    import dinokit
     from dinokit.cli.output import say, track, warn
     from dinokit.report import demo as work
     from dinokit.report.demo_page import prepare_folder, write_demo_page
@@ -39,7 +41,7 @@ def demo(
     if remark:
         say(remark)
     prepare_folder(out)
-    backbone = dinokit.load(model)
+    backbone = open_backbone(model, assume)
     encoded = list(track(work.encode_photos(chosen, backbone, size, warn), len(chosen), "looking at photos"))
     about = work.describe(encoded, model, backbone.patch_size, size, time.perf_counter() - started)
     page = write_demo_page(encoded, work.choose_pair(encoded, chosen), about, out)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from dinokit.cli.models import Assume, open_backbone
+
 
 def embed(
     images: list[str],
@@ -14,6 +16,7 @@ def embed(
     model: str = "dinokit_vitt16",
     size: int | None = None,
     batch_size: int = 16,
+    assume: Assume = None,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Write one row of features for each picture into a Parquet table.
@@ -39,7 +42,9 @@ def embed(
     from dinokit.inference.embed import embed_pictures
 
     try:
-        summary = embed_pictures(images, out, model=model, size=size, batch_size=batch_size, track=track)
+        summary = embed_pictures(
+            images, out, backbone=open_backbone(model, assume), size=size, batch_size=batch_size, track=track
+        )
     except KeyboardInterrupt:
         say(f"what is finished is kept in {out}.parts; the same command continues")
         raise

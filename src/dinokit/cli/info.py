@@ -4,8 +4,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from dinokit.cli.models import Assume, open_backbone
 
-def info(name: str, /, *, json: Annotated[bool, Parameter(negative=())] = False) -> None:
+
+def info(name: str, /, *, assume: Assume = None, json: Annotated[bool, Parameter(negative=())] = False) -> None:
     """Tell what a model is: its shape, size and where its weights come from.
 
     Parameters
@@ -18,7 +20,7 @@ def info(name: str, /, *, json: Annotated[bool, Parameter(negative=())] = False)
     from dinokit.cli.output import print_json
     from dinokit.inference.info import describe_model
 
-    facts = describe_model(name)
+    facts = describe_model(open_backbone(name, assume))
     if json:
         print_json(facts)
     else:

@@ -4,6 +4,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from dinokit.cli.models import Assume, open_backbone
+
 
 def knn(
     model: str,
@@ -13,6 +15,7 @@ def knn(
     query: str,
     k: int = 20,
     size: int | None = None,
+    assume: Assume = None,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Measure a backbone by the labels of nearest neighbours.
@@ -37,7 +40,7 @@ def knn(
     from dinokit.cli.output import print_json, track
     from dinokit.heads.probe import measure_knn
 
-    result = measure_knn(model, bank=bank, query=query, k=k, size=size, track=track)
+    result = measure_knn(open_backbone(model, assume), bank=bank, query=query, k=k, size=size, track=track)
     if json:
         print_json(result)
     else:

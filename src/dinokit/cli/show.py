@@ -2,9 +2,17 @@
 
 from pathlib import Path
 
+from dinokit.cli.models import Assume, open_backbone
+
 
 def show(
-    images: list[str], /, *, out: Path = Path("maps"), model: str = "dinokit_vitt16", size: int | None = None
+    images: list[str],
+    /,
+    *,
+    out: Path = Path("maps"),
+    model: str = "dinokit_vitt16",
+    size: int | None = None,
+    assume: Assume = None,
 ) -> None:
     """Write pictures of the features: their colours and the foreground.
 
@@ -19,9 +27,8 @@ def show(
     size
         Short side in pixels; without it, the size the model was trained at.
     """
-    import dinokit
     from dinokit.cli.output import warn
     from dinokit.report.show import show_pictures
 
-    for path in show_pictures(images, dinokit.load(model), out, size=size, warn=warn):
+    for path in show_pictures(images, open_backbone(model, assume), out, size=size, warn=warn):
         print(path)

@@ -16,7 +16,7 @@ from dinokit.errors import UserError
 from dinokit.heads.knn import knn_accuracy
 from dinokit.images.geometry import fit_to_grid
 from dinokit.images.normalize import normalize
-from dinokit.inference.backbone import Backbone, load
+from dinokit.inference.backbone import Backbone
 
 T = TypeVar("T")
 Track = Callable[[Iterable[T], int, str], Iterable[T]]
@@ -38,13 +38,12 @@ def class_tokens(
 
 
 def measure_knn(
-    model: str, *, bank: str, query: str, k: int = 20, size: int | None = None, track: Track[Any]
+    backbone: Backbone, *, bank: str, query: str, k: int = 20, size: int | None = None, track: Track[Any]
 ) -> dict[str, Any]:
-    """kNN accuracy of the model's class token as `{"top1", "top5", "k", "bank", "query", "images_per_second"}`.
+    """kNN accuracy of the backbone's class token as `{"top1", "top5", "k", "bank", "query", "images_per_second"}`.
 
     Accuracies in per cent; bank and query are numbers of pictures. Raises `UserError` for sets without labels.
     """
-    backbone = load(model)
     sets = [_labelled(source, role) for source, role in ((bank, "--bank"), (query, "--query"))]
     total = sum(len(pictures) for pictures in sets)
     started = time.perf_counter()

@@ -26,7 +26,7 @@ from dinokit.errors import UserError
 from dinokit.images.geometry import fit_to_grid, to_grid
 from dinokit.images.read import ReadError, read
 from dinokit.inference import embedding_table
-from dinokit.inference.backbone import Backbone, load
+from dinokit.inference.backbone import Backbone
 from dinokit.inference.embedding_table import PartFolder, Row, check_output
 
 Track = Callable[[Iterable[int], int, str], Iterable[int]]
@@ -40,7 +40,7 @@ _Decoded = tuple[torch.Tensor, tuple[int, int]]
 
 
 def embed_pictures(
-    sources: Sequence[str], out: Path, *, model: str, size: int | None, batch_size: int, track: Track
+    sources: Sequence[str], out: Path, *, backbone: Backbone, size: int | None, batch_size: int, track: Track
 ) -> dict[str, Any]:
     """Write one row for each readable picture of `sources`, in order, into the Parquet file `out`.
 
@@ -54,10 +54,9 @@ def embed_pictures(
     if batch_size < 1:
         raise UserError(f"--batch-size is {batch_size}", "give 1 or more")
     if size is not None:
-        fit_to_grid(1, 1, size, 1)  # an impossible size is said before the model is loaded
+        fit_to_grid(1, 1, size, 1)  # an impossible size is an error before the work
     skipped = SkippedFiles()
     pictures = open_pictures(list(sources), skipped)
-    backbone = load(model)
     side = backbone.info.image_size if size is None else size
     folder = PartFolder(out, _describe_job(pictures, backbone, side), backbone.embed_dim)
     continued, started = folder.done, time.perf_counter()

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from dinokit.checkpoints.load import load_model
+from dinokit.inference.backbone import Backbone
 
 
-def describe_model(source: str) -> dict[str, Any]:
-    """Facts of the model that `source` names. Raises `UserError` if it cannot be loaded."""
-    model = load_model(source)
-    spec, info = model.info.spec, model.info
+def describe_model(backbone: Backbone) -> dict[str, Any]:
+    """Facts of a model: shape, size, statistics, where its weights come from, what was assumed."""
+    spec, info = backbone.spec, backbone.info
     return {
         "name": info.name,
-        "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
+        "parameters": sum(parameter.numel() for parameter in backbone.network.parameters()),
         "width": spec.width,
         "blocks": spec.depth,
         "heads": spec.heads,
@@ -24,5 +23,6 @@ def describe_model(source: str) -> dict[str, Any]:
         "mean": list(info.statistics.mean),
         "std": list(info.statistics.std),
         "weights_sha256": info.weights_sha256 or "none (random)",
+        "computes": f"{str(backbone.dtype).removeprefix('torch.')} on {backbone.device}",
         "assumed": ", ".join(info.assumptions) or "nothing",
     }

@@ -59,12 +59,12 @@ def pack(product: Product) -> Product:
 @torch.no_grad()
 def packing_pays(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether packed products exist on this machine, agree with the public ones and are not slower."""
-    return device.type == "cpu" and _packing_pays(dtype, torch.get_num_threads())
+    return device.type == "cpu" and _packing_pays(dtype)
 
 
 @lru_cache
-def _packing_pays(dtype: torch.dtype, threads: int) -> bool:
-    """One trial a process, number format and number of threads: the up projection of a ViT-S."""
+def _packing_pays(dtype: torch.dtype) -> bool:
+    """One trial a process and number format: the up projection of a ViT-S."""
     generator = torch.Generator().manual_seed(0)
     x, weight, bias = (torch.randn(*s, generator=generator) for s in ((1024, 384), (1536, 384), (1536,)))
     public = Product((weight / 20).to(dtype), bias.to(dtype), gelu=True)
