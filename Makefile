@@ -28,7 +28,7 @@ demo: $(VENV)/.core-installed
 	$(BIN)/dinokit demo $(if $(PHOTOS),"$(PHOTOS)")
 
 test: lint
-	$(BIN)/pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2
 
 lint: venv
 	$(PIP) check

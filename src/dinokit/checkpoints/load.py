@@ -29,6 +29,9 @@ from dinokit.images.normalize import IMAGENET, SATELLITE
 BUNDLED = "dinokit_vitt16"
 _MAX_CONFIG = 1 << 20  # bytes
 
+RANDOM_LAYER_SCALE = 0.1
+"""Of untrained networks: at the published 1e-5 all pictures have the same class token, a baseline that says nothing."""
+
 
 def load_model(source: str | Path, **overrides: Any) -> LoadedModel:
     """Load a network.
@@ -74,7 +77,7 @@ def _random(text: str, overrides: Mapping[str, Any]) -> LoadedModel:
     seed = rest[0] if rest else "0"
     if len(rest) > 1 or not seed.isdecimal() or len(seed) > 18:
         raise UserError(f"the seed in {text!r} is not a whole number", "write random:NAME:SEED")
-    info = override(ModelInfo(text, spec_of(name)), overrides, text)
+    info = override(ModelInfo(text, spec_of(name)), {"layer_scale": RANDOM_LAYER_SCALE, **overrides}, text)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seed))
         network = VisionTransformer(info.spec)
