@@ -35,32 +35,42 @@ def parse_duration(text: str) -> float:
 
 
 def derive_recipe(
-    base: Recipe, pictures: int, seconds: float, device: torch.device, measure: Callable[[Recipe], float]
+    base: Recipe,
+    pictures: int,
+    seconds: float,
+    device: torch.device,
+    measure: Callable[[Recipe], float],
+    settle: Callable[[Recipe], Recipe] = lambda recipe: recipe,
 ) -> Recipe:
     """The recipe for `pictures` pictures and `seconds` of training on `device`.
 
-    measure: pictures per second of a recipe, by running it. Raises `UserError` if there is no time for 100 steps.
+    measure: pictures per second of a recipe, by running it; settle: puts back what a person has set, which the rules
+    then build on. Raises `UserError` if there is no time for 100 steps.
     """
     on_gpu = device.type == "cuda"
-    network = GPU_NETWORK if on_gpu else LARGEST_CPU_NETWORK
+    default = GPU_NETWORK if on_gpu else LARGEST_CPU_NETWORK
+    network = base.network if base.network != Recipe().network else default
     batch = 256 if on_gpu and pictures >= 20_000 else 64
-    recipe = replace(
-        base,
-        network=network,
-        run=replace(base.run, batch=batch, picture_side=160),
-        optimizer=replace(base.optimizer, lr=1e-3 * (batch / 64) ** 0.5),
+    recipe = settle(
+        replace(
+            base,
+            network=network,
+            run=replace(base.run, batch=batch, picture_side=160),
+            optimizer=replace(base.optimizer, lr=1e-3 * (batch / 64) ** 0.5),
+        )
     )
+    batch = recipe.run.batch
     stages = []
     for share, global_size, local_size in STAGES:
         crops = replace(recipe.crops, global_size=global_size, local_size=local_size)
-        rate = measure(replace(recipe, crops=crops))
+        rate = measure(settle(replace(recipe, crops=crops)))
         stages.append(Stage(max(round(share * seconds * rate / batch), 1), global_size, local_size))
     steps = sum(stage.steps for stage in stages)
     if steps < 100:
         raise UserError(f"the budget allows {steps} steps, too few to learn anything", "give more time")
     last = stages[-1]
     cooldown = max(round(last.steps * COOLDOWN_TIME / STAGES[-1][0]), 1)
-    return replace(
+    derived = replace(
         recipe,
         stages=tuple(stages[:-1]),
         crops=replace(recipe.crops, global_size=last.global_size, local_size=last.local_size),
@@ -69,6 +79,7 @@ def derive_recipe(
         dinov3=replace(recipe.dinov3, prototypes=_prototypes(pictures), patch_prototypes=_prototypes(pictures)),
         run=replace(recipe.run, steps=steps, save_every=max(steps // 20, 50), probe_every=_probe_period(steps, recipe)),
     )
+    return settle(derived)
 
 
 def _momentum(steps: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -58,18 +58,25 @@ def prepare_run(order: Order, listener: Listener) -> Pretraining:
     continued = (order.out / "recipe.toml").is_file() and bool(list_checkpoints(order.out))
     base = _stored_recipe(order) if continued else _chosen_recipe(order)
     seconds = None if order.budget is None else parse_duration(order.budget)
-    start = _start_model(order, base)
+    _start_model(order, base)  # a wrong --init is said before pictures are decoded
     pictures = open_training_pictures(order.data, base.run, order.weights, listener.decoded)
     listener.say(f"{len(pictures)} pictures from {len(pictures.parts)} data sets")
     if len(pictures.skipped):
         listener.say(pictures.skipped.summary())
     if seconds is not None and not continued:
-        recipe = derive_recipe(base, len(pictures), seconds, device, _speedometer(device))
-        recipe = recipe_from_dict(parse_assignments(order.assignments), recipe)
-        start = _start_model(order, recipe)
+        listener.say("measuring how fast this machine trains")
+        chosen = parse_assignments(order.assignments)
+        recipe = derive_recipe(
+            base,
+            len(pictures),
+            seconds,
+            device,
+            measure=lambda recipe: _measure_speed(order, recipe, device),
+            settle=lambda recipe: recipe_from_dict(chosen, recipe),
+        )
     else:
         recipe = base
-    run = Pretraining(recipe, pictures, order.out, start, order.init, device)
+    run = Pretraining(recipe, pictures, order.out, _start_model(order, recipe), order.init, device)
     for line in describe(recipe, run, seconds):
         listener.say(line)
     return run
@@ -109,25 +116,16 @@ def _start_model(order: Order, recipe: Recipe) -> LoadedModel:
     return load_model(f"random:{recipe.network}:{recipe.run.seed}", layer_scale=recipe.layer_scale)
 
 
-def _speedometer(device: torch.device) -> Callable[[Recipe], float]:
-    """Measures the pictures per second of a recipe by running a few steps on noise."""
-
-    def measure(recipe: Recipe) -> float:
-        recipe = replace(recipe, run=replace(recipe.run, probe_every=0))
-        count = recipe.run.batch
-        store = SquareStore(
-            noise_pictures(count, recipe.run.picture_side),
-            torch.ones(count),
-            torch.full((count,), -1),
-            tuple(map(str, range(count))),
-        )
-        pictures = TrainingPictures((store,), Mixture([store]), SkippedFiles())
-        with TemporaryDirectory() as folder:
-            start = load_model(f"random:{recipe.network}", layer_scale=recipe.layer_scale)
-            run = Pretraining(recipe, pictures, Path(folder), start, None, device)
-            return time_steps(run.train_step, count, device)
-
-    return measure
+def _measure_speed(order: Order, recipe: Recipe, device: torch.device) -> float:
+    """Pictures per second of a recipe, by running a few steps of it on noise."""
+    recipe = replace(recipe, run=replace(recipe.run, probe_every=0))
+    count = recipe.run.batch
+    noise = noise_pictures(count, recipe.run.picture_side)
+    store = SquareStore(noise, torch.ones(count), torch.full((count,), -1), tuple(map(str, range(count))))
+    pictures = TrainingPictures((store,), Mixture([store]), SkippedFiles())
+    with TemporaryDirectory() as folder:
+        run = Pretraining(recipe, pictures, Path(folder), _start_model(order, recipe), None, device)
+        return time_steps(run.train_step, count, device)
 
 
 def describe(recipe: Recipe, run: Pretraining, seconds: float | None) -> list[str]:
@@ -140,7 +138,7 @@ def describe(recipe: Recipe, run: Pretraining, seconds: float | None) -> list[st
     dtype = re.sub(r"torch\.", "", str(choose_dtype("auto", run.device)))
     length = f"{recipe.run.steps} steps" if recipe.run.steps else "until stopped (Ctrl-C saves)"
     lines = [
-        f"network {recipe.network} on {run.device.type} in {dtype}; objective {recipe.objective}",
+        f"network {run.info.name} on {run.device.type} in {dtype}; objective {recipe.objective}",
         f"batch {recipe.run.batch}, {length}; crops {crops}, {recipe.crops.local_number} local ones",
         f"learning rate {recipe.optimizer.lr:g} after {recipe.optimizer.warmup} steps, "
         f"cool-down {recipe.optimizer.cooldown} steps; teacher momentum {recipe.teacher.momentum:.4f}",
