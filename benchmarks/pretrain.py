@@ -22,7 +22,8 @@ from dinokit.backbones.vit import Attention, explicit_attention, fused_attention
 from dinokit.checkpoints.load import load_model
 from dinokit.pretrain.loop import Pretraining
 from dinokit.pretrain.pictures import open_training_pictures
-from dinokit.pretrain.recipe import Recipe, recipe_from_dict
+from dinokit.pretrain.recipe import Recipe
+from dinokit.pretrain.recipe_file import recipe_from_dict
 
 RECIPE = {
     "objective": "dinov3",

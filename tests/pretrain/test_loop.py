@@ -11,7 +11,8 @@ from dinokit.errors import UserError
 from dinokit.pretrain.checkpointing import list_checkpoints
 from dinokit.pretrain.loop import Pretraining, Status
 from dinokit.pretrain.pictures import open_training_pictures
-from dinokit.pretrain.recipe import Recipe, recipe_from_dict
+from dinokit.pretrain.recipe import Recipe
+from dinokit.pretrain.recipe_file import recipe_from_dict
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 

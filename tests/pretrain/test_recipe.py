@@ -8,14 +8,8 @@ import torch
 from dinokit.errors import UserError
 from dinokit.pretrain.budget import derive_recipe, parse_duration
 from dinokit.pretrain.objectives import CodingRateObjective, Dinov3Objective
-from dinokit.pretrain.recipe import (
-    Recipe,
-    Stage,
-    parse_assignments,
-    recipe_from_dict,
-    recipe_from_toml,
-    recipe_to_toml,
-)
+from dinokit.pretrain.recipe import Recipe, Stage
+from dinokit.pretrain.recipe_file import parse_assignments, recipe_from_dict, recipe_from_toml, recipe_to_toml
 from dinokit.pretrain.start import read_preset
 
 
@@ -81,7 +75,7 @@ def test_the_budget_fills_the_time_with_stages_and_a_cooldown() -> None:
 
 
 def test_a_budget_too_small_to_learn_is_refused() -> None:
-    with pytest.raises(UserError, match="too few"):
+    with pytest.raises(UserError, match="fewer than 100 steps"):
         derive_recipe(Recipe(), 2000, 10, torch.device("cpu"), lambda _: 50.0)
 
 

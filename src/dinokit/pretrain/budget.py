@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -18,9 +18,10 @@ from dinokit.errors import UserError
 from dinokit.pretrain.recipe import Recipe, Stage
 
 STAGES = ((0.45, 64, 32), (0.35, 96, 48), (0.2, 128, 64))
-"""Share of the time, global and local crop: small crops learn most in a minute, larger ones make the maps."""
-COOLDOWN_TIME = 0.2
-LARGEST_CPU_NETWORK = "dinokit_vitt16"
+"""Share of the time, global and local crop: small crops learn most in a minute, larger ones make the maps.
+The learning rate falls to zero over the last."""
+LEAST_STEPS = 100
+CPU_NETWORK = "dinokit_vitt16"
 GPU_NETWORK = "dinov3_vits16"
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -47,39 +48,43 @@ def derive_recipe(
     measure: pictures per second of a recipe, by running it; settle: puts back what a person has set, which the rules
     then build on. Raises `UserError` if there is no time for 100 steps.
     """
-    on_gpu = device.type == "cuda"
-    default = GPU_NETWORK if on_gpu else LARGEST_CPU_NETWORK
-    network = base.network if base.network != Recipe().network else default
-    batch = 256 if on_gpu and pictures >= 20_000 else 64
-    recipe = settle(
-        replace(
-            base,
-            network=network,
-            run=replace(base.run, batch=batch, picture_side=160),
-            optimizer=replace(base.optimizer, lr=1e-3 * (batch / 64) ** 0.5),
-        )
-    )
-    batch = recipe.run.batch
+    recipe = settle(_suit_machine(base, pictures, device))
     stages = []
     for share, global_size, local_size in STAGES:
         crops = replace(recipe.crops, global_size=global_size, local_size=local_size)
         rate = measure(settle(replace(recipe, crops=crops)))
-        stages.append(Stage(max(round(share * seconds * rate / batch), 1), global_size, local_size))
-    steps = sum(stage.steps for stage in stages)
-    if steps < 100:
-        raise UserError(f"the budget allows {steps} steps, too few to learn anything", "give more time")
-    last = stages[-1]
-    cooldown = max(round(last.steps * COOLDOWN_TIME / STAGES[-1][0]), 1)
-    derived = replace(
+        stages.append(Stage(max(round(share * seconds * rate / recipe.run.batch), 1), global_size, local_size))
+    if sum(stage.steps for stage in stages) < LEAST_STEPS:
+        raise UserError(f"the budget allows fewer than {LEAST_STEPS} steps", "give more time: that learns nothing")
+    return settle(_suit_length(recipe, stages, pictures))
+
+
+def _suit_machine(base: Recipe, pictures: int, device: torch.device) -> Recipe:
+    """Network, batch and learning rate: a larger network and batch on a GPU, the square-root rule for the rate."""
+    on_gpu = device.type == "cuda"
+    default = GPU_NETWORK if on_gpu else CPU_NETWORK
+    batch = 256 if on_gpu and pictures >= 20_000 else 64
+    return replace(
+        base,
+        network=base.network if base.network != Recipe().network else default,
+        run=replace(base.run, batch=batch),
+        optimizer=replace(base.optimizer, lr=1e-3 * (batch / 64) ** 0.5),
+    )
+
+
+def _suit_length(recipe: Recipe, stages: Sequence[Stage], pictures: int) -> Recipe:
+    """What follows from the number of steps: warm-up, cool-down, teacher, prototypes, how often to save and probe."""
+    steps, last = sum(stage.steps for stage in stages), stages[-1]
+    prototypes = _prototypes(pictures)
+    return replace(
         recipe,
         stages=tuple(stages[:-1]),
         crops=replace(recipe.crops, global_size=last.global_size, local_size=last.local_size),
-        optimizer=replace(recipe.optimizer, warmup=min(500, max(steps // 20, 10)), cooldown=cooldown),
+        optimizer=replace(recipe.optimizer, warmup=min(500, max(steps // 20, 10)), cooldown=last.steps),
         teacher=replace(recipe.teacher, momentum=_momentum(steps), momentum_end=0.999),
-        dinov3=replace(recipe.dinov3, prototypes=_prototypes(pictures), patch_prototypes=_prototypes(pictures)),
+        dinov3=replace(recipe.dinov3, prototypes=prototypes, patch_prototypes=prototypes),
         run=replace(recipe.run, steps=steps, save_every=max(steps // 20, 50), probe_every=_probe_period(steps, recipe)),
     )
-    return settle(derived)
 
 
 def _momentum(steps: int) -> float:

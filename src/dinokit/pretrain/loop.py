@@ -29,7 +29,8 @@ from dinokit.pretrain.masks import batch_masks
 from dinokit.pretrain.monitor import Monitor
 from dinokit.pretrain.optimizer import apply_schedule, build_optimizer, clip_gradients, parameter_groups
 from dinokit.pretrain.pictures import ProbePictures, TrainingPictures, probe_pictures
-from dinokit.pretrain.recipe import Recipe, recipe_to_toml
+from dinokit.pretrain.recipe import Recipe
+from dinokit.pretrain.recipe_file import recipe_to_toml
 from dinokit.pretrain.schedules import Ramp
 from dinokit.pretrain.student_teacher import StudentTeacher
 

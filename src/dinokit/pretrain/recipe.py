@@ -7,12 +7,8 @@ optimizer.lr=1e-4` changes one more.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import tomllib
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from dinokit.backbones.catalog import spec_of
 from dinokit.errors import UserError
@@ -155,106 +151,3 @@ class Recipe:
             if step < end:
                 return dataclasses.replace(self.crops, global_size=stage.global_size, local_size=stage.local_size)
         return self.crops
-
-
-def recipe_from_dict(values: Mapping[str, Any], base: Recipe | None = None) -> Recipe:
-    """`base` with the (nested) fields that `values` names. Unknown fields and wrong types are `UserError`s."""
-    changed: Recipe = _change(base or Recipe(), values, "")
-    return changed
-
-
-def recipe_from_toml(text: str, where: str, base: Recipe | None = None) -> Recipe:
-    """A preset or a run's `recipe.toml`."""
-    try:
-        return recipe_from_dict(tomllib.loads(text), base)
-    except tomllib.TOMLDecodeError as problem:
-        raise UserError(f"{where} is not TOML ({problem})", "mend the line it names") from None
-
-
-def parse_assignments(assignments: typing.Iterable[str]) -> dict[str, Any]:
-    """`["optimizer.lr=1e-4"]` -> `{"optimizer": {"lr": 0.0001}}`; values are TOML, or plain words."""
-    values: dict[str, Any] = {}
-    for text in assignments:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--set {text} has no value", "write --set optimizer.lr=1e-4")
-        place = values
-        *parents, last = name.strip().split(".")
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        try:
-            place[last] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            place[last] = value.strip()
-    return values
-
-
-def _change(settings: Any, values: Mapping[str, Any], path: str) -> Any:
-    hints = typing.get_type_hints(type(settings))
-    changes = {}
-    for name, value in values.items():
-        where = f"{path}{name}"
-        if name not in hints:
-            near = difflib.get_close_matches(name, hints, n=1, cutoff=0.5)
-            raise UserError(f"there is no setting {where}", f"did you mean {path}{near[0]}?" if near else "see presets")
-        changes[name] = _convert(value, hints[name], getattr(settings, name), where)
-    return dataclasses.replace(settings, **changes)
-
-
-def _convert(value: Any, kind: Any, current: Any, where: str) -> Any:
-    """`value` as the field's type, or a `UserError` that names the field."""
-    if dataclasses.is_dataclass(current):
-        if not isinstance(value, Mapping):
-            raise UserError(f"{where} = {value!r} is one value", f"set a field of it, such as {where}.NAME")
-        return _change(current, value, f"{where}.")
-    if where == "stages":
-        return tuple(_stage(entry) for entry in value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if typing.get_origin(kind) is tuple:
-        if isinstance(value, list) and len(value) == len(current) and all(isinstance(v, (int, float)) for v in value):
-            return tuple(float(v) for v in value)
-    elif typing.get_origin(kind) is Literal:
-        if value in typing.get_args(kind):
-            return value
-        raise UserError(f"{where} = {value!r} is unknown", f"choose {' or '.join(typing.get_args(kind))}")
-    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
-        return value
-    raise UserError(f"{where} = {value!r} has the wrong type", f"give something like {current!r}")
-
-
-def _stage(entry: Any) -> Stage:
-    try:
-        return Stage(**entry)
-    except TypeError:
-        raise UserError(f"stages: {entry!r} is no stage", "give steps, global_size and local_size") from None
-
-
-def recipe_to_toml(recipe: Recipe) -> str:
-    """Every field of the recipe, as TOML that `recipe_from_toml` reads back."""
-    lines: list[str] = []
-    tables: list[str] = []
-    for item in dataclasses.fields(recipe):
-        value = getattr(recipe, item.name)
-        if item.name == "stages":
-            rows = ", ".join(_toml(dataclasses.asdict(stage)) for stage in value)
-            lines.append(f"stages = [{rows}]")
-        elif dataclasses.is_dataclass(value):
-            fields = [f"{inner.name} = {_toml(getattr(value, inner.name))}" for inner in dataclasses.fields(value)]
-            tables.append("\n".join([f"\n[{item.name}]", *fields]))
-        else:
-            lines.append(f"{item.name} = {_toml(value)}")
-    return "\n".join([*lines, *tables]) + "\n"
-
-
-def _toml(value: Any) -> str:
-    match value:
-        case bool():
-            return str(value).lower()
-        case str():
-            return f'"{value}"'
-        case tuple() | list():
-            return f"[{', '.join(_toml(part) for part in value)}]"
-        case dict():
-            return "{ " + ", ".join(f"{key} = {_toml(part)}" for key, part in value.items()) + " }"
-    return repr(value)

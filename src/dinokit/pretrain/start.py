@@ -24,7 +24,8 @@ from dinokit.pretrain.checkpointing import list_checkpoints
 from dinokit.pretrain.expect import expected_knn
 from dinokit.pretrain.loop import Pretraining, Status
 from dinokit.pretrain.pictures import TrainingPictures, open_training_pictures
-from dinokit.pretrain.recipe import Recipe, parse_assignments, recipe_from_dict, recipe_from_toml
+from dinokit.pretrain.recipe import Recipe
+from dinokit.pretrain.recipe_file import parse_assignments, recipe_from_dict, recipe_from_toml
 
 
 @dataclass(frozen=True)
