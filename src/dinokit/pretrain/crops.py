@@ -9,7 +9,7 @@ Source: DINO (Caron et al. 2021), DINOv3 section 3; boxes as torchvision's, bicu
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -21,6 +21,7 @@ from dinokit.pretrain.colour import MeanStd, distort_and_normalize, draw_colour,
 ASPECT_RANGE: Final = (3 / 4, 4 / 3)
 """Width / height of a crop in pixels of the original picture."""
 TRIES: Final = 10
+PUBLISHED_SIZES: Final = (224, 96)
 BLUR_TAPS: Final = 9
 
 _SHARES: Final = (
@@ -69,7 +70,8 @@ class CropSettings:
     blur_probabilities: tuple[float, float, float] = (1.0, 0.1, 0.5)
     """Probability of a Gaussian blur for global 1, global 2 and local crops."""
     blur_sigma: Pair = (0.1, 2.0)
-    """Range of the blur's standard deviation, pixels of the crop (kernel of 9)."""
+    """Range of the blur's standard deviation (kernel of 9), in pixels of crops of the published sizes, 224 and 96;
+    it shrinks with smaller crops, which it would otherwise rob of all detail."""
     solarize_probability: float = 0.2
     """Probability that the bright half of the second global crop is inverted."""
 
@@ -122,8 +124,9 @@ def make_crops(
     chances = (settings.jitter_probability, settings.grey_probability)
     done = []
     with torch.autocast(pictures.device.type, enabled=False):
-        for plan, out in zip(plans, (settings.global_size, settings.local_size), strict=True):
-            views = _take(pictures, plan, out, dtype)
+        sizes = (settings.global_size, settings.local_size)
+        for plan, out, published in zip(plans, sizes, PUBLISHED_SIZES, strict=True):
+            views = _take(pictures, replace(plan, sigmas=plan.sigmas * out / published), out, dtype)
             draw = draw_colour(plan.flips.numel(), strengths, *chances, generator)
             done.append(distort_and_normalize(views.flatten(0, 1), draw, mean_std).view_as(views))
         chosen = torch.rand(len(pictures), generator=generator) < settings.solarize_probability
