@@ -125,8 +125,8 @@ def test_blur_is_a_gaussian_with_mirrored_borders(photos: Tensor, sigma: float) 
 
 
 def test_blur_is_part_of_the_crop_and_shrinks_with_it(photos: Tensor) -> None:
-    by_crop = (1.5 * PLAIN.global_size / 224, 1.5 * PLAIN.local_size / 96)
-    chosen = {**vars(PLAIN), "blur_sigma": (1.5, 1.5), "horizontal_flip": 0.5}
+    by_crop = (4.0 * PLAIN.global_size / 224, 4.0 * PLAIN.local_size / 96)
+    chosen = {**vars(PLAIN), "blur_sigma": (4.0, 4.0), "horizontal_flip": 0.5}
     sharp = crop(photos, CropSettings(**chosen))
     blurred = crop(photos, CropSettings(**{**chosen, "blur_probabilities": (1.0, 0.0, 1.0)}))
     torch.testing.assert_close(blurred.global_views[1], sharp.global_views[1])
