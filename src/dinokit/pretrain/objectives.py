@@ -205,19 +205,27 @@ class CodingRateObjective:
         assert student.local_cls is not None
         views = torch.cat([student.global_cls, student.local_cls])  # [2 + n, B, D]
         projected = heads["dino_head"](views.flatten(0, 1)).float().unflatten(0, views.shape[:2])
-        patches = F.normalize(heads["ibot_head"](student.masked_patches).float(), dim=-1)  # [M, p]
         count = len(student.global_cls)
-        weights = student.mask_weights / student.mask_weights.sum()
-        sample = patches[torch.randperm(len(patches), device=patches.device)[: 4 * s.projection]]
         parts = {
             "distance": 1 - alignment(projected, targets["cls"], ignore_diagonal=True),
             "expansion": torch.stack([self._rate(view) for view in projected[:count]]).mean(),
-            "patch_distance": (weights * (1 - (patches * targets["patches"]).sum(-1))).sum(),
-            "patch_expansion": self._rate(sample),
         }
         total = parts["distance"] - s.expansion_weight * parts["expansion"]
-        patch = parts["patch_distance"] - s.expansion_weight * parts["patch_expansion"]
-        return Losses(total + s.patch_weight * patch, {key: value.detach() for key, value in parts.items()})
+        if s.patch_weight > 0:
+            patch = self._patch_parts(heads, student, targets["patches"])
+            total = total + s.patch_weight * (patch["patch_distance"] - s.expansion_weight * patch["patch_expansion"])
+            parts |= patch
+        return Losses(total, {key: value.detach() for key, value in parts.items()})
+
+    def _patch_parts(self, heads: Heads, student: Views, target: Tensor) -> dict[str, Tensor]:
+        """Cosine distance at the masked patches, and the coding rate of a sample of them."""
+        patches = F.normalize(heads["ibot_head"](student.masked_patches).float(), dim=-1)  # [M, p]
+        weights = student.mask_weights / student.mask_weights.sum().clamp_min(1e-6)
+        sample = patches[torch.randperm(len(patches), device=patches.device)[: 4 * self.settings.projection]]
+        return {
+            "patch_distance": (weights * (1 - (patches * target).sum(-1))).sum(),
+            "patch_expansion": self._rate(sample),
+        }
 
     def _rate(self, features: Tensor) -> Tensor:
         """Coding rate per dimension: what a little variance gains does not depend on the number of features."""
