@@ -73,7 +73,7 @@ def _suit_machine(base: Recipe, pictures: int, device: torch.device) -> Recipe:
 
 
 def _suit_length(recipe: Recipe, stages: Sequence[Stage], pictures: int) -> Recipe:
-    """What follows from the number of steps: warm-up, cool-down, teacher, prototypes, how often to save and probe."""
+    """What follows from the number of steps: warm-up, cool-down, teacher, losses, how often to save and probe."""
     steps, last = sum(stage.steps for stage in stages), stages[-1]
     prototypes = _prototypes(pictures)
     return replace(
@@ -83,6 +83,7 @@ def _suit_length(recipe: Recipe, stages: Sequence[Stage], pictures: int) -> Reci
         optimizer=replace(recipe.optimizer, warmup=min(500, max(steps // 20, 10)), cooldown=last.steps),
         teacher=replace(recipe.teacher, momentum=_momentum(steps), momentum_end=0.999),
         dinov3=replace(recipe.dinov3, prototypes=prototypes, patch_prototypes=prototypes),
+        coding_rate=replace(recipe.coding_rate, patch_after=stages[0].steps),
         run=replace(recipe.run, steps=steps, save_every=max(steps // 20, 50), probe_every=_probe_period(steps, recipe)),
     )
 

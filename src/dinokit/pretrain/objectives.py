@@ -175,6 +175,8 @@ class CodingRateSettings:
     survive. Ten times as much drives views apart and fails."""
     patch_weight: float = 0.5
     """Weight of the cosine distance of masked patches to the teacher's, and of their own coding rate."""
+    patch_after: int = 0
+    """Step at which the patch loss begins: earlier it holds the class token back."""
     epsilon: float = 0.5
 
     def __post_init__(self) -> None:
@@ -211,7 +213,7 @@ class CodingRateObjective:
             "expansion": torch.stack([self._rate(view) for view in projected[:count]]).mean(),
         }
         total = parts["distance"] - s.expansion_weight * parts["expansion"]
-        if s.patch_weight > 0:
+        if s.patch_weight > 0 and step >= s.patch_after:
             patch = self._patch_parts(heads, student, targets["patches"])
             total = total + s.patch_weight * (patch["patch_distance"] - s.expansion_weight * patch["patch_expansion"])
             parts |= patch
