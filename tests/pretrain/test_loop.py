@@ -1,6 +1,7 @@
 """A run as a person sees it: it learns, stops, goes on exactly, starts from another model, and names a collapse."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,18 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path: Path) -> 
     whole, stopped = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
     for key, value in whole.items():
         assert torch.equal(value, stopped[key]), key
+
+
+def test_the_log_holds_no_step_twice_when_work_was_lost(tmp_path: Path) -> None:
+    start(small_recipe(), tmp_path).run()
+    shutil.rmtree(list_checkpoints(tmp_path)[-1])
+    lost = list_checkpoints(tmp_path)[-1]
+    assert lost.name == "step-00000004"
+    with open(tmp_path / "log.jsonl", "a") as log:
+        log.write('{"step": 6, "lo')
+    start(small_recipe(), tmp_path).run()
+    steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert steps == [2, 4, 6]
 
 
 def test_only_the_two_latest_checkpoints_are_kept(tmp_path: Path) -> None:

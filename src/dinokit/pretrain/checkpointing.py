@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +77,17 @@ def resume(run: Path, networks: StudentTeacher, optimizer: torch.optim.Optimizer
     return progress
 
 
+def shorten_log(run: Path, step: int) -> None:
+    """Drop the log's lines after `step`: what was done past the latest checkpoint is lost and done again."""
+    log = run / "log.jsonl"
+    if not log.is_file():
+        return
+    lines = log.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step]
+    if len(kept) < len(lines):
+        write_atomically(log, b"".join(kept))
+
+
 def save_run_model(run: Path, networks: StudentTeacher, info: ModelInfo, dtype: torch.dtype | None = None) -> ModelInfo:
     """Write `model/`: the teacher's backbone and, beside it, its heads."""
     info = save_model(run / "model", networks.teacher.backbone.state_dict(), info, dtype)
@@ -97,7 +107,3 @@ def load_heads(source: str | Path, heads: Heads) -> bool:
             heads.load_state_dict({key: value.float() for key, value in state.items()})
             return True
     return False
-
-
-def with_image_size(info: ModelInfo, size: int) -> ModelInfo:
-    return replace(info, image_size=size)

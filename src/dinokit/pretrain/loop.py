@@ -72,14 +72,14 @@ class Pretraining:
         progress = checkpointing.resume(run, self.networks, self.optimizer)
         if progress is not None:
             self.step, self.seconds = int(progress["step"]), float(progress["seconds"])
+            checkpointing.shorten_log(run, self.step)
         self.monitor = Monitor(self.step)
 
     def _build_networks(self, backbone: VisionTransformer, source: str | None) -> StudentTeacher:
         objective = self.recipe.build_objective()
         torch.manual_seed(self.recipe.run.seed)
         heads = objective.heads(backbone.spec.width)
-        if source is not None:
-            checkpointing.load_heads(source, heads)
+        self.heads_loaded = source is not None and checkpointing.load_heads(source, heads)
         if self.device.type == "cpu":
             backbone.use_attention(explicit_attention)
         networks = StudentTeacher(backbone, objective, heads).to(self.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -18,7 +17,7 @@ from dinokit.data.listing import SkippedFiles
 from dinokit.data.mixture import Mixture
 from dinokit.data.store import SquareStore
 from dinokit.errors import UserError
-from dinokit.inference.precision import choose_device, choose_dtype
+from dinokit.inference.precision import choose_device
 from dinokit.pretrain.budget import derive_recipe, noise_pictures, parse_duration, time_steps
 from dinokit.pretrain.checkpointing import list_checkpoints
 from dinokit.pretrain.expect import expected_knn
@@ -78,7 +77,7 @@ def prepare_run(order: Order, listener: Listener) -> Pretraining:
     else:
         recipe = base
     run = Pretraining(recipe, pictures, order.out, _start_model(order, recipe), order.init, device)
-    for line in describe(recipe, run, seconds):
+    for line in describe(recipe, run, order, seconds):
         listener.say(line)
     return run
 
@@ -114,7 +113,8 @@ def read_preset(name: str) -> str:
 def _start_model(order: Order, recipe: Recipe) -> LoadedModel:
     if order.init is not None:
         return load_model(order.init)
-    return load_model(f"random:{recipe.network}:{recipe.run.seed}", layer_scale=recipe.layer_scale)
+    model = load_model(f"random:{recipe.network}:{recipe.run.seed}", layer_scale=recipe.layer_scale)
+    return replace(model, info=replace(model.info, name=recipe.network))
 
 
 def _measure_speed(order: Order, recipe: Recipe, device: torch.device) -> float:
@@ -129,18 +129,13 @@ def _measure_speed(order: Order, recipe: Recipe, device: torch.device) -> float:
         return time_steps(run.train_step, count, device)
 
 
-def describe(recipe: Recipe, run: Pretraining, seconds: float | None) -> list[str]:
+def describe(recipe: Recipe, run: Pretraining, order: Order, seconds: float | None) -> list[str]:
     """What was derived or chosen, in lines for people."""
-    sizes = [*recipe.stages, None]
-    crops = " then ".join(
-        f"{s.global_size}/{s.local_size} px for {s.steps} steps" if s else
-        f"{recipe.crops.global_size}/{recipe.crops.local_size} px" for s in sizes
-    )  # fmt: skip
-    dtype = re.sub(r"torch\.", "", str(choose_dtype("auto", run.device)))
+    device = f"{run.device.type} in {str(run.dtype).removeprefix('torch.')}"
     length = f"{recipe.run.steps} steps" if recipe.run.steps else "until stopped (Ctrl-C saves)"
     lines = [
-        f"network {run.info.name} on {run.device.type} in {dtype}; objective {recipe.objective}",
-        f"batch {recipe.run.batch}, {length}; crops {crops}, {recipe.crops.local_number} local ones",
+        f"network {run.info.name} {_origin(run, order)}, on {device}; objective {recipe.objective}",
+        f"batch {recipe.run.batch}, {length}; crops {_crops(recipe)}, {recipe.crops.local_number} local ones",
         f"learning rate {recipe.optimizer.lr:g} after {recipe.optimizer.warmup} steps, "
         f"cool-down {recipe.optimizer.cooldown} steps; teacher momentum {recipe.teacher.momentum:.4f}",
     ]
@@ -149,3 +144,14 @@ def describe(recipe: Recipe, run: Pretraining, seconds: float | None) -> list[st
     elif seconds is not None:
         lines.append(expected_knn(recipe.run.steps * recipe.run.batch))
     return lines
+
+
+def _origin(run: Pretraining, order: Order) -> str:
+    if order.init is None:
+        return "from random weights"
+    return f"from {order.init} with {'its heads' if run.heads_loaded else 'new heads'}"
+
+
+def _crops(recipe: Recipe) -> str:
+    early = [f"{stage.global_size}/{stage.local_size} px for {stage.steps} steps" for stage in recipe.stages]
+    return " then ".join([*early, f"{recipe.crops.global_size}/{recipe.crops.local_size} px"])

@@ -41,14 +41,3 @@ def alignment(student: Tensor, teacher: Tensor, *, ignore_diagonal: bool = False
         same = min(views, len(targets))
         agreement = agreement - torch.sum(ours[:same] * targets[:same])
     return agreement / (batch * pairs)
-
-
-def patch_alignment(student: Tensor, teacher: Tensor, weights: Tensor, rows: int) -> Tensor:
-    """Cosine at the M masked patches, weighted as in the iBOT loss and divided by `rows`; a float32 scalar.
-
-    student, teacher: [M, p], L2-normalised here; weights: [M]; rows: rows of the mask table.
-    """
-    cosine = torch.sum(
-        functional.normalize(student.float(), dim=-1) * functional.normalize(teacher.float(), dim=-1), dim=-1
-    )  # [M, p] -> [M]
-    return torch.sum(cosine * weights) / rows
