@@ -1,9 +1,11 @@
-"""Puts a run's model into the package, in half precision, with its heads beside the experiment.
+"""Puts the last run's model into the package, in half precision; keeps its heads, the joined log and curves here.
 
-python experiments/bundled/package.py RUN --size 128
+python experiments/bundled/package.py runs/bundled-1 runs/bundled-2 runs/bundled-3 --size 128
 """
 
 import argparse
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,22 +15,42 @@ from safetensors.torch import load_file
 from dinokit.checkpoints.load import bundled_folder, load_model
 from dinokit.checkpoints.save import save_model, save_tensors
 from dinokit.pretrain.checkpointing import HEADS
+from dinokit.report.run_page import curves_svg, read_log
 
 HERE = Path(__file__).resolve().parent
+NAME = "dinokit_vitt16"
+
+
+def join_logs(runs: Sequence[Path]) -> list[dict[str, float]]:
+    """The logs one after another, steps and seconds counted on."""
+    joined: list[dict[str, float]] = []
+    for run in runs:
+        before = joined[-1] if joined else {"step": 0, "seconds": 0}
+        for line in read_log(run / "log.jsonl"):
+            counted = {key: round(before[key] + line[key], 1) for key in ("step", "seconds")}
+            joined.append({**line, **counted})
+    return joined
 
 
 def main() -> None:
     """Parse and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+", help="from the first to the last")
     parser.add_argument("--size", type=int, required=True, help="reading size chosen on the held-out tenth")
     options = parser.parse_args()
-    model = load_model(options.run)
-    info = replace(model.info, name="dinokit_vitt16", image_size=options.size)
-    folder = bundled_folder("dinokit_vitt16")
-    save_model(folder, model.network.state_dict(), info, torch.float16)
-    save_tensors(HERE / HEADS, load_file(options.run / "model" / HEADS), torch.float16)
-    print(folder)
+    last = options.runs[-1]
+    model = load_model(last)
+    save_model(
+        bundled_folder(NAME),
+        model.network.state_dict(),
+        replace(model.info, name=NAME, image_size=options.size),
+        torch.float16,
+    )
+    save_tensors(HERE / HEADS, load_file(last / "model" / HEADS), torch.float16)
+    log = join_logs(options.runs)
+    (HERE / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    (HERE / "curves.svg").write_text(curves_svg(log))
+    print(f"{bundled_folder(NAME)}, {HERE / HEADS}, log and curves")
 
 
 if __name__ == "__main__":

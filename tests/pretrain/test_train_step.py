@@ -48,9 +48,10 @@ def golden_networks(**changes: Any) -> StudentTeacher:
 def golden_batch() -> tuple[Crops, MaskBatch]:
     views = [TENSORS["in.collated_global_crops"].unflatten(0, (2, BATCH))]
     views.append(TENSORS["in.collated_local_crops"].unflatten(0, (3, BATCH)))
-    nothing = torch.empty(0)
+    whole = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(2, BATCH, 4)
+    upright = torch.zeros(2, BATCH, dtype=torch.bool)
     masks = MaskBatch(TENSORS["in.collated_masks"].bool(), TENSORS["in.mask_indices_list"], TENSORS["in.masks_weight"])
-    return Crops(*views, *[nothing] * 4), masks
+    return Crops(*views, whole, whole, upright, upright), masks
 
 
 def assert_gradients(networks: StudentTeacher, scenario: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from dinokit.checkpoints.model import ModelInfo
 from dinokit.checkpoints.save import save_model, save_tensors, write_atomically
@@ -95,15 +95,19 @@ def save_run_model(run: Path, networks: StudentTeacher, info: ModelInfo, dtype: 
     return info
 
 
-def load_heads(source: str | Path, heads: Heads) -> bool:
-    """Load heads that lie beside a model into `heads`, if there are any of the same shapes; returns whether."""
+def load_heads(source: str | Path, heads: Heads) -> list[str]:
+    """Load the heads that lie beside a model into those of `heads` with the same shapes; returns their names."""
     for folder in (Path(source), Path(source) / "model", Path(source).parent):
         path = folder / HEADS
         if path.is_file():
             state = load_file(path)
-            wanted = {key: value.shape for key, value in heads.state_dict().items()}
-            if {key: value.shape for key, value in state.items()} != wanted:
-                return False
-            heads.load_state_dict({key: value.float() for key, value in state.items()})
-            return True
-    return False
+            return [name for name, head in heads.items() if _load_head(head, name, state)]
+    return []
+
+
+def _load_head(head: nn.Module, name: str, state: Mapping[str, Tensor]) -> bool:
+    own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+    if {key: value.shape for key, value in own.items()} != {k: v.shape for k, v in head.state_dict().items()}:
+        return False
+    head.load_state_dict({key: value.float() for key, value in own.items()})
+    return True

@@ -79,7 +79,7 @@ class Pretraining:
         objective = self.recipe.build_objective()
         torch.manual_seed(self.recipe.run.seed)
         heads = objective.heads(backbone.spec.width)
-        self.heads_loaded = source is not None and checkpointing.load_heads(source, heads)
+        self.heads_loaded = [] if source is None else checkpointing.load_heads(source, heads)
         if self.device.type == "cpu":
             backbone.use_attention(explicit_attention)
         networks = StudentTeacher(backbone, objective, heads).to(self.device)

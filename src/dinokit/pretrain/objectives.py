@@ -32,11 +32,14 @@ class Views:
     """Final-normed features of one batch of B pictures seen by the student or the teacher.
 
     global_cls [2, B, D]; local_cls [n, B, D] (student only); masked_patches [M, D] at the masked cells, with
-    mask_weights [M] (one over the masked cells of a row) and mask_rows, the number of global crops, 2 B.
+    mask_weights [M] (one over the masked cells of a row) and mask_rows, the number of global crops, 2 B;
+    matched_patches [K, D]: the student's patches that the other crop shows too; the teacher's at the same places
+    of that other crop.
     """
 
     global_cls: Tensor
     masked_patches: Tensor
+    matched_patches: Tensor
     mask_weights: Tensor
     mask_rows: int
     local_cls: Tensor | None = None
@@ -175,12 +178,16 @@ class CodingRateSettings:
     survive. Ten times as much drives views apart and fails."""
     patch_weight: float = 0.5
     """Weight of the cosine distance of masked patches to the teacher's, and of their own coding rate."""
+    match_weight: float = 0.5
+    """The same for patches that both global crops show, towards the teacher's at that place of the other crop."""
+    patch_expansion_weight: float = 0.6
+    """Weight of the patches' coding rate: higher, because less of a patch can be told from what is around it."""
     patch_after: int = 0
-    """Step at which the patch loss begins: earlier it holds the class token back."""
+    """Step at which the patch losses begin: earlier they hold the class token back."""
     epsilon: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_weights(self, "expansion_weight", "patch_weight")
+        _check_weights(self, "expansion_weight", "patch_weight", "match_weight", "patch_expansion_weight")
         if not self.epsilon > 0:
             raise UserError(f"epsilon = {self.epsilon} is not positive", "try 0.5")
 
@@ -194,13 +201,17 @@ class CodingRateObjective:
         return Heads(
             {
                 "dino_head": ProjectionHead(width, s.hidden, s.projection),
-                "ibot_head": ProjectionHead(width, s.hidden, s.projection),
+                "ibot_head": ProjectionHead(width, s.hidden, s.projection, layers=1),
             }
         )
 
     def targets(self, heads: Heads, teacher: Views, step: int) -> dict[str, Tensor]:
         cls = heads["dino_head"](teacher.global_cls.flatten(0, 1)).unflatten(0, teacher.global_cls.shape[:2])
-        return {"cls": cls.float(), "patches": F.normalize(heads["ibot_head"](teacher.masked_patches).float(), dim=-1)}
+        return {
+            "cls": cls.float(),
+            "patch": _unit(heads["ibot_head"], teacher.masked_patches),
+            "match": _unit(heads["ibot_head"], teacher.matched_patches),
+        }
 
     def losses(self, heads: Heads, student: Views, targets: dict[str, Tensor], step: int) -> Losses:
         s = self.settings
@@ -213,22 +224,30 @@ class CodingRateObjective:
             "expansion": torch.stack([self._rate(view) for view in projected[:count]]).mean(),
         }
         total = parts["distance"] - s.expansion_weight * parts["expansion"]
-        if s.patch_weight > 0 and step >= s.patch_after:
-            patch = self._patch_parts(heads, student, targets["patches"])
-            total = total + s.patch_weight * (patch["patch_distance"] - s.expansion_weight * patch["patch_expansion"])
-            parts |= patch
+        masked = student.mask_weights / student.mask_weights.sum().clamp_min(1e-6)
+        matched = student.matched_patches.new_full((len(targets["match"]),), 1 / max(len(targets["match"]), 1))
+        for name, weight, patches, shares in (
+            ("patch", s.patch_weight, student.masked_patches, masked),
+            ("match", s.match_weight, student.matched_patches, matched),
+        ):
+            if weight > 0 and step >= s.patch_after and len(patches):
+                ours = _unit(heads["ibot_head"], patches)
+                distance = (shares * (1 - (ours * targets[name]).sum(-1))).sum()
+                expansion = self._rate(_sample(ours, 8 * s.projection))
+                total = total + weight * (distance - s.patch_expansion_weight * expansion)
+                parts |= {f"{name}_distance": distance, f"{name}_expansion": expansion}
         return Losses(total, {key: value.detach() for key, value in parts.items()})
-
-    def _patch_parts(self, heads: Heads, student: Views, target: Tensor) -> dict[str, Tensor]:
-        """Cosine distance at the masked patches, and the coding rate of a sample of them."""
-        patches = F.normalize(heads["ibot_head"](student.masked_patches).float(), dim=-1)  # [M, p]
-        weights = student.mask_weights / student.mask_weights.sum().clamp_min(1e-6)
-        sample = patches[torch.randperm(len(patches), device=patches.device)[: 4 * self.settings.projection]]
-        return {
-            "patch_distance": (weights * (1 - (patches * target).sum(-1))).sum(),
-            "patch_expansion": self._rate(sample),
-        }
 
     def _rate(self, features: Tensor) -> Tensor:
         """Coding rate per dimension: what a little variance gains does not depend on the number of features."""
         return coding_rate(features, self.settings.epsilon) / features.shape[-1]
+
+
+def _unit(head: nn.Module, tokens: Tensor) -> Tensor:
+    """Projections of unit length in float32: [..., D] -> [..., p]."""
+    return F.normalize(head(tokens).float(), dim=-1)
+
+
+def _sample(rows: Tensor, most: int) -> Tensor:
+    """At most that many rows, drawn without replacement."""
+    return rows[torch.randperm(len(rows), device=rows.device)[:most]]

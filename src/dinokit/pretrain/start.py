@@ -149,7 +149,7 @@ def describe(recipe: Recipe, run: Pretraining, order: Order, seconds: float | No
 def _origin(run: Pretraining, order: Order) -> str:
     if order.init is None:
         return "from random weights"
-    return f"from {order.init} with {'its heads' if run.heads_loaded else 'new heads'}"
+    return f"from {order.init} with {' and '.join(run.heads_loaded) or 'new heads'}"
 
 
 def _crops(recipe: Recipe) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dinokit.backbones.vit import VisionTransformer
 from dinokit.pretrain.crops import Crops
 from dinokit.pretrain.masks import MaskBatch
+from dinokit.pretrain.matches import Matches, match_patches
 from dinokit.pretrain.objectives import Heads, Losses, Objective, Views
 
 
@@ -55,10 +56,13 @@ class StudentTeacher(nn.Module):
 
     def forward(self, crops: Crops, masks: MaskBatch, step: int) -> tuple[Losses, Views]:
         """The losses of one batch, and the teacher's views for the monitor."""
+        matches = self._match(crops)
         with torch.no_grad():
-            teacher = self._views(self.teacher.backbone, crops.global_views, masks, hide=False)
+            teacher = self._views(self.teacher.backbone, crops.global_views, masks, matches, hide=False)
             targets = self.objective.targets(self.teacher.heads, teacher, step)
-        student = self._views(self.student.backbone, crops.global_views, masks, hide=True, local=crops.local_views)
+        student = self._views(
+            self.student.backbone, crops.global_views, masks, matches, hide=True, local=crops.local_views
+        )
         return self.objective.losses(self.student.heads, student, targets, step), teacher
 
     def _views(
@@ -66,19 +70,27 @@ class StudentTeacher(nn.Module):
         backbone: VisionTransformer,
         global_views: Tensor,
         masks: MaskBatch,
+        matches: Matches,
         *,
         hide: bool,
         local: Tensor | None = None,
     ) -> Views:
         count, batch = global_views.shape[:2]
         seen = backbone(global_views.flatten(0, 1), masks.masks if hide else None)
+        patches = seen.tokens  # [2B, N, D]
         return Views(
             global_cls=seen.cls.unflatten(0, (count, batch)),  # [2B, D] -> [2, B, D]
-            masked_patches=seen.tokens.flatten(0, 1)[masks.indices],  # [2B, N, D] -> [M, D]
+            masked_patches=patches.flatten(0, 1)[masks.indices],  # [M, D]
+            matched_patches=matches.own(patches) if hide else matches.other(patches),  # [K, D]
             mask_weights=masks.weights,
             mask_rows=count * batch,
             local_cls=None if local is None else self._local(backbone, local),
         )
+
+    def _match(self, crops: Crops) -> Matches:
+        patch = self.student.backbone.spec.patch_size
+        grid = (crops.global_views.shape[-2] // patch, crops.global_views.shape[-1] // patch)
+        return match_patches(crops.global_boxes, crops.global_flips, grid).to(crops.global_views.device)
 
     @staticmethod
     def _local(backbone: VisionTransformer, local: Tensor) -> Tensor:
