@@ -1,6 +1,7 @@
 """Squares in memory and streamed: the same pixels, and an account of what was skipped."""
 
 import shutil
+from concurrent.futures import wait
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from dinokit.data.mixture import Mixture
 from dinokit.data.opening import open_pictures
 from dinokit.data.store import StreamedSquares, bytes_needed, decode_all, gather
 from dinokit.errors import UserError
+from dinokit.pretrain.pictures import TrainingPictures
 
 PHOTOS = sorted((Path(__file__).parent.parent / "pictures").glob("*.jpg"))
 
@@ -79,7 +81,7 @@ def test_no_readable_picture_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no readable picture, for example: a\.jpg is not a picture"):
         decode_all(Folder(tmp_path), 32)
     with pytest.raises(UserError, match="has no readable picture"):
-        StreamedSquares(Folder(tmp_path), 32).get([0])
+        StreamedSquares(Folder(tmp_path), 32)
     with pytest.raises(UserError, match="side is 0"):
         decode_all(Folder(tmp_path), 0)
 
@@ -108,6 +110,33 @@ def test_streaming_gives_the_same_pixels_and_replaces_what_is_unreadable(damaged
     assert len(stream.skipped) == len(bad) == 4
     stream.close()
     fresh.close()
+
+
+class Counting(Folder):
+    """Says which pictures are read."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.reads: list[int] = []
+
+    def read_bytes(self, i: int) -> bytes:
+        self.reads.append(i)
+        return super().read_bytes(i)
+
+
+def test_the_next_batch_is_decoded_ahead_and_once(photos: Path) -> None:
+    pictures = Counting(photos)
+    store, stream = decode_all(pictures, 32), StreamedSquares(pictures, 32)
+    training = TrainingPictures((stream,), Mixture([stream], seed=1), SkippedFiles())
+    steps = [training.mixture.draw(4 * step, 4)[1].tolist() for step in range(4)]
+    pictures.reads.clear()
+    for step in range(3):
+        assert torch.equal(training.batch(step, 4)[0], store.get(steps[step])[0])
+        wait(stream._ahead.values())
+        assert sorted(pictures.reads) == sorted(i for foreseen in steps[: step + 2] for i in foreseen)
+    unforeseen = training.mixture.draw(4 * 9, 4)[1]
+    assert torch.equal(training.batch(9, 4)[0], store.get(unforeseen)[0])
+    stream.close()
 
 
 def test_gathering_follows_the_mixture(photos: Path) -> None:

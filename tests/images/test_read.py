@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from dinokit.images.read import MAX_PIXELS, ReadError, read, size
+from dinokit.data.folder import Folder
+from dinokit.images.read import MAX_BYTES, MAX_PIXELS, ReadError, read, size
 
 PICTURES = Path(__file__).parent.parent / "pictures"
 PHOTOS = sorted(PICTURES.glob("*.jpg"))
@@ -183,6 +185,16 @@ def test_errors_name_the_file_and_what_is_wrong(tmp_path: Path) -> None:
         read("nowhere.jpg")
     with pytest.raises(ReadError, match="is a folder"):
         read(tmp_path)
+
+
+def test_pipes_and_huge_files_are_refused_unread(tmp_path: Path) -> None:
+    with open(tmp_path / "movie.jpg", "wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    assert reason(tmp_path / "movie.jpg") == "is larger than 256 MiB"
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert reason(tmp_path / "pipe.jpg") == "is not a regular file"
+    with pytest.raises(ReadError, match=r"pipe\.jpg is not a regular file"):
+        Folder(tmp_path).read_bytes(1)
 
 
 def test_a_name_can_stand_for_bytes() -> None:

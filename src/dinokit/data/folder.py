@@ -10,8 +10,7 @@ from pathlib import Path
 
 from dinokit.data.listing import find_pictures
 from dinokit.errors import UserError
-from dinokit.images.kinds import Finding
-from dinokit.images.read import ReadError
+from dinokit.images.read import read_file
 
 
 class Files:
@@ -33,11 +32,7 @@ class Files:
 
     def read_bytes(self, i: int) -> bytes:
         """Return the bytes of file `i`; raises `ReadError`."""
-        try:
-            return self.paths[i].read_bytes()
-        except OSError as error:
-            reason = f"cannot be read ({error.strerror})"
-            raise ReadError(str(self.paths[i]), Finding(reason, "check the file")) from None
+        return read_file(self.paths[i])
 
     def label(self, i: int) -> int | None:
         """Return None: lone files have no labels."""

@@ -100,7 +100,7 @@ class Shards:
     def _name_classes(self) -> tuple[str, ...]:
         """Return the class names: from `classes.txt`, then numbers for labels beyond it."""
         files = {path.parent / "classes.txt" for path in self.paths}
-        texts = {file.read_text(encoding="utf-8") for file in files if file.is_file()}
+        texts = {_read_text(file) for file in files if file.is_file()}
         if len(texts) > 1:
             names = ", ".join(sorted(str(file) for file in files))
             raise UserError(f"the class names differ between {names}", "open these shards one folder at a time")
@@ -110,6 +110,13 @@ class Shards:
             return ()
         named = [line.split("\t")[-1].strip() for line in lines]
         return tuple(named + [str(label) for label in range(len(named), count)])
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"{path} cannot be read as UTF-8 text", "save it as UTF-8") from None
 
 
 def split_key(name: str) -> tuple[str, str]:

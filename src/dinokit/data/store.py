@@ -8,7 +8,7 @@ interpreter lock.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
@@ -112,8 +112,7 @@ def decode_all(
         if progress is not None:
             progress(chunk.stop, len(pictures))
     if len(bad) == len(pictures):
-        first = f", for example: {pictures.key(0)} {bad[0]}" if bad else ""
-        raise UserError(f"{pictures.name} has no readable picture{first}", "name JPEG, PNG or WebP pictures")
+        raise _none_readable(pictures, bad.get(0))
     good = [i for i in range(len(pictures)) if i not in bad]
     return SquareStore(
         pictures=_compact(store, good),
@@ -136,10 +135,10 @@ def _decode_into(store: Tensor, aspects: Tensor, pictures: Pictures, chunk: rang
 
 
 class StreamedSquares:
-    """Pictures decoded anew at every `get`, for sets too large for memory.
+    """Pictures decoded anew at every `get`, or ahead of it by `prefetch`, for sets too large for memory.
 
     An unreadable picture is replaced by another one of the set, always the same one, and noted in `skipped`
-    once.
+    once. Raises `UserError` when none is readable.
     """
 
     def __init__(
@@ -150,19 +149,27 @@ class StreamedSquares:
         self.side = side
         self.skipped = SkippedFiles() if skipped is None else skipped
         self.labels = _labels(pictures, range(len(pictures)))
-        self._bad: set[int] = set()
+        self._bad: dict[int, str] = {}
         self._lock = Lock()
+        self._decode(0)
         self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="decode")
+        self._ahead: dict[int, Future[tuple[Tensor, float]]] = {}
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def get(self, indices: Indices) -> tuple[Tensor, Tensor]:
         """Return uint8 [B, 3, S, S] and width / height, float32 [B]; `UserError` if none is readable."""
-        numbers = torch.as_tensor(indices, dtype=torch.int64).tolist()
-        results = list(self._pool.map(self._decode, numbers))
+        self.prefetch(indices)  # what is not under way yet
+        jobs, self._ahead = self._ahead, {}
+        results = [jobs[i].result() for i in _numbers(indices)]
         aspects = torch.tensor([aspect for _, aspect in results], dtype=torch.float32)
         return torch.stack([square for square, _ in results]), aspects
+
+    def prefetch(self, indices: Indices) -> None:
+        """Decode in the background what the next `get` will ask for, in place of what was said before."""
+        before = self._ahead
+        self._ahead = {i: before.get(i) or self._pool.submit(self._decode, i) for i in _numbers(indices)}
 
     def close(self) -> None:
         """Stop the threads; `get` is refused afterwards."""
@@ -178,13 +185,13 @@ class StreamedSquares:
                 return square.contiguous(), aspect
             except ReadError as error:
                 self._note(candidate, error.reason)
-        raise UserError(f"{self.pictures.name} has no readable picture", "name JPEG, PNG or WebP pictures")
+        raise _none_readable(self.pictures, self._bad.get(0))
 
     def _note(self, i: int, reason: str) -> None:
         """Note an unreadable picture, once even where several threads meet it at the same time."""
         with self._lock:
             if i not in self._bad:
-                self._bad.add(i)
+                self._bad[i] = reason
                 self.skipped.add(self.pictures.key(i), reason)
 
 
@@ -201,6 +208,17 @@ def gather(parts: Sequence[Squares], numbers: NDArray[np.int64], indices: NDArra
             found.append(part.get(indices[places]))
     back = torch.from_numpy(np.argsort(np.concatenate(order)))
     return torch.cat([pixels for pixels, _ in found])[back], torch.cat([aspects for _, aspects in found])[back]
+
+
+def _numbers(indices: Indices) -> list[int]:
+    numbers: list[int] = torch.as_tensor(indices, dtype=torch.int64).tolist()
+    return numbers
+
+
+def _none_readable(pictures: Pictures, first: str | None) -> UserError:
+    """The error; `first` is the reason of picture 0."""
+    example = f", for example: {pictures.key(0)} {first}" if first else ""
+    return UserError(f"{pictures.name} has no readable picture{example}", "name JPEG, PNG or WebP pictures")
 
 
 def _check_side(side: int) -> None:

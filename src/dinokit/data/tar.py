@@ -17,15 +17,13 @@ from typing import BinaryIO, cast
 
 from dinokit.errors import UserError
 from dinokit.images.kinds import Finding
-from dinokit.images.read import ReadError
-
-MAX_MEMBER = 256 << 20
-"""The largest member, in bytes, that is taken."""
+from dinokit.images.read import MAX_BYTES, ReadError
 
 _CHUNK = 1 << 20
 _MAX_HEADER = 1 << 20  # long names and pax records
 _BLOCK = 512
-_BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError)
+# the parser calls itself for every long name: hundreds in a row end in a RecursionError
+_BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -189,8 +187,8 @@ def _check_forward(info: tarfile.TarInfo, end: int) -> None:
 
 def _take(index: TarIndex, info: tarfile.TarInfo, stream: _Stream, memory: int | None, path: Path) -> None:
     """Add one member to the index, with its bytes for a gzipped tar; `EOFError` if it is cut off."""
-    if info.size > MAX_MEMBER:
-        index.problems.append((info.name, f"is larger than {MAX_MEMBER >> 20} MiB"))
+    if info.size > MAX_BYTES:
+        index.problems.append((info.name, f"is larger than {MAX_BYTES >> 20} MiB"))
         return
     if not stream.has(info.offset_data + info.size):
         raise EOFError

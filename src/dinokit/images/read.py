@@ -8,6 +8,7 @@ grey, and its number of pixels is bounded before any is decoded.
 
 import io
 import os
+import stat
 import warnings
 from pathlib import Path
 
@@ -27,6 +28,8 @@ Source = str | os.PathLike[str] | bytes | Image.Image | Picture
 
 MAX_PIXELS = 178_000_000
 """The largest picture that is decoded (Pillow itself refuses a little above)."""
+MAX_BYTES = 256 << 20
+"""The largest picture file that is read."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000")
 _EXIF_MARKS = {
@@ -92,20 +95,31 @@ def size(source: Source, name: str = "") -> tuple[int, int]:
     return (image.width, image.height) if turn >= 5 else (image.height, image.width)
 
 
+def read_file(path: str | os.PathLike[str], name: str = "") -> bytes:
+    """Return the bytes of a regular file of at most `MAX_BYTES`; all else (a pipe would hang) is a `ReadError`."""
+    name = name or os.fspath(path)
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise ReadError(name, kinds.Finding("is a folder", "name a picture inside it"))
+        if not stat.S_ISREG(status.st_mode):
+            raise ReadError(name, kinds.Finding("is not a regular file", "copy the picture into a file"))
+        if status.st_size > MAX_BYTES:
+            raise ReadError(name, kinds.Finding(f"is larger than {MAX_BYTES >> 20} MiB", "make the picture smaller"))
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ReadError(name, kinds.Finding("is not found", "check the path")) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ReadError(name, kinds.Finding(f"cannot be read ({reason})", "check the file")) from None
+
+
 def _load(source: str | os.PathLike[str] | bytes, name: str) -> tuple[bytes, str]:
     """Return the bytes of the file, and its name for messages."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         data, name = bytes(source), name or "the picture"
     else:
-        name = name or os.fspath(source)
-        try:
-            data = Path(source).read_bytes()
-        except FileNotFoundError:
-            raise ReadError(name, kinds.Finding("is not found", "check the path")) from None
-        except IsADirectoryError:
-            raise ReadError(name, kinds.Finding("is a folder", "name a picture inside it")) from None
-        except (OSError, ValueError) as error:
-            raise ReadError(name, kinds.Finding(f"cannot be read ({error})", "check the file")) from None
+        data, name = read_file(source, name), name or os.fspath(source)
     if not data:
         raise ReadError(name, kinds.EMPTY)
     return data, name

@@ -30,9 +30,13 @@ class TrainingPictures:
         return sum(len(part) for part in self.parts)
 
     def batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
-        """Pictures uint8 [B, 3, S, S] and aspects float32 [B] of one step."""
-        numbers, indices = self.mixture.draw(step * size, size)
-        return gather(self.parts, numbers, indices)
+        """Pictures uint8 [B, 3, S, S] and aspects float32 [B] of one step; those of the next are decoded meanwhile."""
+        batch = gather(self.parts, *self.mixture.draw(step * size, size))
+        numbers, indices = self.mixture.draw((step + 1) * size, size)
+        for number, part in enumerate(self.parts):
+            if isinstance(part, StreamedSquares):
+                part.prefetch(indices[numbers == number])
+        return batch
 
 
 def open_training_pictures(
