@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -51,9 +52,19 @@ def test_interrupted_it_saves_and_the_same_command_goes_on(tmp_path: Path) -> No
     assert steps == list(range(1, last + 3))
 
 
-def test_the_budget_prints_what_it_derived(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    order = ["pretrain", str(PICTURES), "--out", str(tmp_path / "run"), "--budget", "1h", *SMALL]
-    assert main([*order, "run.steps=2", "optimizer.cooldown=0", "stages=[]"]) == 0
+def test_the_budget_derives_the_run_and_what_was_set_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    order = ["pretrain", str(PICTURES), "--out", str(out), "--budget", "1h", *SMALL, "run.steps=2"]
+    assert main([*order, "optimizer.warmup=1", "optimizer.cooldown=1", "stages=[]"]) == 0
+    assert "batch 4, 2 steps; crops 32/16 px" in capsys.readouterr().err
+    recipe = tomllib.loads((out / "recipe.toml").read_text())
+    assert recipe["coding_rate"]["patch_after"] > 100  # the end of the first stage of an hour
+    assert recipe["dinov3"]["prototypes"] == 512
+
+
+def test_a_run_that_cannot_be_written_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["pretrain", str(PICTURES), "--out", str(tmp_path / "file" / "run")]) == 2
     said = capsys.readouterr().err
-    for derived in ("batch 4", "learning rate", "teacher momentum", "objective coding-rate"):
-        assert derived in said
+    assert "cannot write into" in said
+    assert "pictures from" not in said

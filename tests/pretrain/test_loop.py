@@ -56,8 +56,9 @@ def test_a_run_learns_and_leaves_a_model_that_loads(tmp_path: Path, objective: s
     assert load_model(tmp_path).info.image_size == 32
 
 
-def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path: Path) -> None:
-    recipe = small_recipe()
+@pytest.mark.parametrize("objective", ["coding-rate", "dinov3"])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path: Path, objective: str) -> None:
+    recipe = small_recipe(objective=objective, drop_path=0.2)
     start(recipe, tmp_path / "whole").run()
     first = start(recipe, tmp_path / "stopped")
     first.run(lambda status: first.stop() if status.step == 2 else None)
@@ -110,13 +111,69 @@ def test_init_takes_backbone_and_heads_also_at_another_crop_size(tmp_path: Path)
     assert load_model(tmp_path / "second").info.image_size == 48
 
 
-def test_numbers_that_are_no_numbers_end_the_run_with_a_remedy(tmp_path: Path) -> None:
-    run = start(small_recipe(optimizer={"warmup": 0}), tmp_path)
+@pytest.mark.parametrize("save_every", [1, 100])
+def test_numbers_that_are_no_numbers_end_the_run_with_a_remedy(tmp_path: Path, save_every: int) -> None:
+    run = start(small_recipe(optimizer={"warmup": 0}, run={"save_every": save_every}), tmp_path)
     with torch.no_grad():
         run.networks.student.backbone.cls_token.fill_(float("nan"))
     with pytest.raises(UserError, match=r"loss is nan at step 2.*lower optimizer\.lr"):
         run.run()
     assert not (tmp_path / "model").exists()
+
+
+def test_a_gradient_that_is_no_number_changes_nothing(tmp_path: Path) -> None:
+    run = start(small_recipe(), tmp_path)
+    before = {key: value.clone() for key, value in run.networks.state_dict().items()}
+    poison = run.networks.student.backbone.cls_token.register_hook(lambda gradient: gradient * float("inf"))
+    assert run.train_step() == {}
+    for key, value in run.networks.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    poison.remove()
+    assert run.train_step()
+    assert run.monitor.healthy
+
+
+def test_a_step_broken_off_halfway_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(small_recipe(), tmp_path / "whole").run()
+    run = start(small_recipe(run={"save_every": 2}), tmp_path / "broken")
+    update = run.networks.update_teacher
+
+    def interrupted(momentum: float) -> None:
+        if run.step == 3:
+            raise KeyboardInterrupt
+        update(momentum)
+
+    monkeypatch.setattr(run.networks, "update_teacher", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.run()
+    assert [folder.name for folder in list_checkpoints(tmp_path / "broken")] == ["step-00000002"]
+    start(small_recipe(), tmp_path / "broken").run()
+    broken = weights(tmp_path / "broken")
+    for key, value in weights(tmp_path / "whole").items():
+        assert torch.equal(value, broken[key]), key
+
+
+@pytest.mark.parametrize("objective", ["coding-rate", "dinov3"])
+def test_there_may_be_no_local_crops_and_no_masks(tmp_path: Path, objective: str) -> None:
+    run = start(small_recipe(objective=objective, crops={"local_number": 0}, masks={"probability": 0.0}), tmp_path)
+    run.run()
+    assert run.step == 6
+
+
+def test_the_cosine_ends_at_its_end(tmp_path: Path) -> None:
+    recipe = small_recipe(optimizer={"schedule": "cosine", "lr": 1e-3, "lr_end": 1e-4}, run={"log_every": 1})
+    start(recipe, tmp_path).run()
+    rates = [json.loads(line)["lr"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert rates[1] == pytest.approx(1e-3)
+    assert rates[1:] == sorted(rates[1:], reverse=True)
+    assert rates[-1] == pytest.approx(1e-4)
+
+
+def test_the_betas_can_change_on_the_way(tmp_path: Path) -> None:
+    start(small_recipe(), tmp_path).run()
+    run = start(small_recipe(optimizer={"beta2": 0.95}), tmp_path)
+    assert run.step == 6
+    assert {group["betas"] for group in run.optimizer.param_groups} == {(0.9, 0.95)}
 
 
 def test_stages_change_the_crop_size_on_the_way(tmp_path: Path) -> None:

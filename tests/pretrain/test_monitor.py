@@ -52,10 +52,23 @@ def test_a_sign_that_passes_is_forgotten() -> None:
 
 def test_two_broken_steps_are_forgiven_and_three_are_not() -> None:
     monitor = Monitor()
-    assert not monitor.finite(1, float("nan"))
-    assert not monitor.finite(2, float("inf"))
-    assert monitor.finite(3, 1.0)
-    monitor.finite(4, float("nan"))
-    monitor.finite(5, float("nan"))
+    assert not monitor.finite(1, "loss", float("nan"))
+    assert not monitor.finite(2, "loss", float("inf"))
+    assert monitor.finite(3, "loss", 1.0)
+    assert not monitor.healthy
+    assert monitor.finite(3, "gradient", 1.0)
+    assert monitor.healthy
+    monitor.finite(4, "loss", float("nan"))
+    monitor.finite(5, "loss", float("nan"))
     with pytest.raises(CollapseError, match="3 steps in a row"):
-        monitor.finite(6, float("nan"))
+        monitor.finite(6, "loss", float("nan"))
+
+
+def test_targets_that_stay_uniform_are_named() -> None:
+    monitor = Monitor()
+    parts = {"target_entropy": 0.98}
+    with pytest.raises(CollapseError, match=r"targets say nothing.*unit_prototypes"):
+        for step in range(0, 5000, 20):
+            monitor.see(torch.randn(64, 32, generator=torch.Generator().manual_seed(step)))
+            monitor.check(step, parts)
+    assert 3000 < step < 3400

@@ -1,21 +1,23 @@
 """Settings: files, overrides, the one dial, and what is said about mistakes."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from dinokit.errors import UserError
-from dinokit.pretrain.budget import derive_recipe, parse_duration
+from dinokit.pretrain.budget import Speed, derive_recipe, parse_duration
 from dinokit.pretrain.objectives import CodingRateObjective, Dinov3Objective
 from dinokit.pretrain.recipe import Recipe, Stage
-from dinokit.pretrain.recipe_file import parse_assignments, recipe_from_dict, recipe_from_toml, recipe_to_toml
+from dinokit.pretrain.recipe_file import merge, parse_assignments, read_toml, recipe_from_dict, recipe_to_toml
 from dinokit.pretrain.start import read_preset
 
 
 def test_a_recipe_survives_its_file() -> None:
     recipe = replace(Recipe(), stages=(Stage(10, 96, 48), Stage(5, 128, 64)), objective="dinov3", drop_path=0.1)
-    assert recipe_from_toml(recipe_to_toml(recipe), "recipe.toml") == recipe
+    assert recipe_from_dict(read_toml(recipe_to_toml(recipe), "recipe.toml")) == recipe
 
 
 def test_assignments_override_by_name() -> None:
@@ -36,23 +38,41 @@ def test_assignments_override_by_name() -> None:
     [
         ("optimizer.rl=1", r"no setting optimizer\.rl: did you mean optimizer\.lr"),
         ("optimizer.lr=fast", r"optimizer\.lr = 'fast' has the wrong type"),
-        ("optimizer.lr=-1", "must be positive"),
+        ("optimizer.lr=-1", r"optimizer\.lr = -1\.0 is out of bounds"),
+        ("optimizer.beta1=2", "out of bounds: give 0 to 0.9999"),
+        ("masks.probability=2", "out of bounds"),
+        ("masks.ratio=[0.5, 0.1]", "out of bounds"),
+        ("teacher.momentum_end=1.5", "out of bounds"),
+        ("stages=5", "5 is no stage"),
+        ("dinov3.koleo_neighbours=64", "less than run.batch"),
+        ("dinov3.teacher_temperature_warmup=-1", "teacher_temperature_warmup"),
         ("optimizer=3", "is one value"),
         ("objective=simclr", "choose dinov3 or coding-rate"),
-        ("run.batch=1", r"run\.batch = 1 is too small"),
+        ("run.batch=1", r"run\.batch = 1 is out of bounds"),
         ("run.steps=true", "wrong type"),
         ("crops.global_size=65", "does not fit patches of 16"),
         ("teacher.momentum=1.5", "out of bounds"),
-        ("optimizer.cooldown=5", r"set run\.steps"),
         ("network=vit_smal", "did you mean vit_small"),
         ("dinov3.teacher_temperature=0", "not positive"),
-        ("stages=[{steps=1}]", "give steps, global_size and local_size"),
+        ("stages=[{steps=1}]", "is no stage.*steps = 100"),
         ("optimizer.lr", "has no value"),
     ],
 )
 def test_mistakes_are_named(assignment: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         recipe_from_dict(parse_assignments([assignment]))
+
+
+def test_the_parts_of_a_run_must_fit_into_its_steps() -> None:
+    for assignments, message in (
+        (["optimizer.cooldown=5"], r"set run\.steps"),
+        (["optimizer.schedule=cosine"], r"set run\.steps"),
+        (["run.steps=1000", "optimizer.cooldown=1400"], "do not fit into 1000"),
+    ):
+        with pytest.raises(UserError, match=message):
+            recipe_from_dict(parse_assignments(assignments)).check_length()
+    with pytest.raises(UserError, match="already has one value"):
+        parse_assignments(["optimizer=3", "optimizer.lr=1"])
 
 
 def test_durations() -> None:
@@ -62,27 +82,56 @@ def test_durations() -> None:
             parse_duration(wrong)
 
 
-def test_the_budget_fills_the_time_with_stages_and_a_cooldown() -> None:
-    rates = {64: 120.0, 96: 60.0, 128: 30.0}
-    recipe = derive_recipe(Recipe(), 2000, 3600, torch.device("cpu"), lambda r: rates[r.crops.global_size])
-    seconds = sum(s.steps * recipe.run.batch / rates[s.global_size] for s in recipe.stages)
+RATES = {64: 120.0, 96: 60.0, 128: 30.0}
+
+
+def derived(chosen: Mapping[str, Any], pictures: int = 2000, seconds: float = 3600, probe: float = 0.0) -> Recipe:
+    return derive_recipe(
+        chosen, pictures, seconds, torch.device("cpu"), lambda r: Speed(RATES[r.crops.global_size], probe)
+    )
+
+
+def seconds_of(recipe: Recipe) -> float:
     rest = recipe.run.steps - sum(stage.steps for stage in recipe.stages)
-    seconds += rest * recipe.run.batch / rates[recipe.crops.global_size]
-    assert seconds == pytest.approx(3600, rel=0.02)
-    assert recipe.crops.global_size == 128
-    assert 0 < recipe.optimizer.cooldown <= rest
-    assert recipe.dinov3.prototypes == 512
+    parts = [*((s.steps, s.global_size) for s in recipe.stages), (rest, recipe.crops.global_size)]
+    return sum(steps * recipe.run.batch / RATES[size] for steps, size in parts)
+
+
+def test_the_budget_fills_the_time_with_stages_and_a_cooldown() -> None:
+    recipe = derived({})
+    recipe.check_length()
+    assert seconds_of(recipe) == pytest.approx(3600, rel=0.02)
+    assert [recipe.crops_at(step).global_size for step in (0, recipe.run.steps - 1)] == [64, 128]
+    assert recipe.optimizer.cooldown == recipe.run.steps - sum(stage.steps for stage in recipe.stages) > 0
+    assert recipe.coding_rate.patch_after == recipe.stages[0].steps
+    assert recipe.dinov3.prototypes == 512 == derived({}, pictures=1).dinov3.prototypes
+
+
+def test_the_budget_leaves_time_for_the_probes() -> None:
+    recipe = derived({}, probe=60.0)
+    probes = recipe.run.steps // recipe.run.probe_every
+    assert 2 <= probes <= 4
+    assert seconds_of(recipe) + 60 * 3 == pytest.approx(3600, rel=0.03)
+
+
+def test_the_budget_keeps_what_was_chosen() -> None:
+    preset = read_toml(read_preset("dinov3"), "dinov3")
+    RATES[224] = 2.0
+    recipe = derived(merge(preset, {"optimizer": {"cooldown": 30}, "run": {"batch": 16}}), seconds=36_000)
+    assert (recipe.network, recipe.run.batch, recipe.dinov3.prototypes) == ("dinov3_vits16", 16, 8192)
+    assert recipe.optimizer.cooldown == 30
+    assert {stage.global_size for stage in recipe.stages} | {recipe.crops.global_size} == {224}
 
 
 def test_a_budget_too_small_to_learn_is_refused() -> None:
     with pytest.raises(UserError, match="fewer than 100 steps"):
-        derive_recipe(Recipe(), 2000, 10, torch.device("cpu"), lambda _: 50.0)
+        derived({}, seconds=10)
 
 
-@pytest.mark.parametrize("name", ["laptop", "finish", "dinov3"])
+@pytest.mark.parametrize("name", ["laptop", "larger-crops", "finish", "dinov3"])
 def test_presets_of_the_package_are_whole_recipes_with_evidence(name: str) -> None:
     text = read_preset(name)
-    recipe_from_toml(text, name)
+    recipe_from_dict(read_toml(text, name)).check_length()
     head = text.split("\n\n")[0]
     for word in ("hardware", "time", "expected", "command"):
         assert f"# {word}" in head, f"{name} does not open with its {word}"

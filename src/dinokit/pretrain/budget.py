@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from dinokit.errors import UserError
 from dinokit.pretrain.recipe import Recipe, Stage
+from dinokit.pretrain.recipe_file import recipe_from_dict
 
 STAGES = ((0.45, 64, 32), (0.35, 96, 48), (0.2, 128, 64))
 """Share of the time, global and local crop: small crops learn most in a minute, larger ones make the maps.
 The learning rate falls to zero over the last."""
+COOLDOWN = 0.2
 LEAST_STEPS = 100
 CPU_NETWORK = "dinokit_vitt16"
 GPU_NETWORK = "dinov3_vits16"
@@ -35,28 +37,50 @@ def parse_duration(text: str) -> float:
     return float(found[1]) * _UNITS[found[2]]
 
 
+@dataclass(frozen=True)
+class Speed:
+    """What was measured of a recipe on this machine."""
+
+    pictures_per_second: float
+    probe_seconds: float = 0.0
+    """Of one kNN probe; 0 without labels."""
+
+
 def derive_recipe(
-    base: Recipe,
+    chosen: Mapping[str, Any],
     pictures: int,
     seconds: float,
     device: torch.device,
-    measure: Callable[[Recipe], float],
-    settle: Callable[[Recipe], Recipe] = lambda recipe: recipe,
+    measure: Callable[[Recipe], Speed],
 ) -> Recipe:
     """The recipe for `pictures` pictures and `seconds` of training on `device`.
 
-    measure: pictures per second of a recipe, by running it; settle: puts back what a person has set, which the rules
-    then build on. Raises `UserError` if there is no time for 100 steps.
+    chosen: settings of a person, by name; the rules build on them and never change them. Crops of a chosen size are
+    used from the start to the end. measure: the speed of a recipe, by running it. Raises `UserError` if there is no
+    time for 100 steps.
     """
-    recipe = settle(_suit_machine(base, pictures, device))
-    stages = []
-    for share, global_size, local_size in STAGES:
+    recipe = recipe_from_dict(chosen, _suit_machine(recipe_from_dict(chosen), pictures, device))
+    plan: Sequence[tuple[float, int, int]] = STAGES
+    if "global_size" in chosen.get("crops", {}):
+        plan = tuple((share, recipe.crops.global_size, recipe.crops.local_size) for share in (1 - COOLDOWN, COOLDOWN))
+    speeds = []
+    for _, global_size, local_size in plan:
         crops = replace(recipe.crops, global_size=global_size, local_size=local_size)
-        rate = measure(settle(replace(recipe, crops=crops)))
-        stages.append(Stage(max(round(share * seconds * rate / recipe.run.batch), 1), global_size, local_size))
+        speeds.append(measure(replace(recipe, crops=crops)))
+    training = seconds - _probes(seconds, speeds) * speeds[-1].probe_seconds
+    stages = [
+        Stage(max(round(share * training * speed.pictures_per_second / recipe.run.batch), 1), global_size, local_size)
+        for (share, global_size, local_size), speed in zip(plan, speeds, strict=True)
+    ]
     if sum(stage.steps for stage in stages) < LEAST_STEPS:
         raise UserError(f"the budget allows fewer than {LEAST_STEPS} steps", "give more time: that learns nothing")
-    return settle(_suit_length(recipe, stages, pictures))
+    return recipe_from_dict(chosen, _suit_length(recipe, stages, pictures, _probes(seconds, speeds)))
+
+
+def _probes(seconds: float, speeds: Sequence[Speed]) -> int:
+    """How many kNN probes: twenty, or as many as take a twentieth of the time, but one at least."""
+    cost = speeds[-1].probe_seconds
+    return 20 if cost == 0 else min(20, max(1, int(0.05 * seconds / cost)))
 
 
 def _suit_machine(base: Recipe, pictures: int, device: torch.device) -> Recipe:
@@ -72,7 +96,7 @@ def _suit_machine(base: Recipe, pictures: int, device: torch.device) -> Recipe:
     )
 
 
-def _suit_length(recipe: Recipe, stages: Sequence[Stage], pictures: int) -> Recipe:
+def _suit_length(recipe: Recipe, stages: Sequence[Stage], pictures: int, probes: int) -> Recipe:
     """What follows from the number of steps: warm-up, cool-down, teacher, losses, how often to save and probe."""
     steps, last = sum(stage.steps for stage in stages), stages[-1]
     prototypes = _prototypes(pictures)
@@ -84,7 +108,12 @@ def _suit_length(recipe: Recipe, stages: Sequence[Stage], pictures: int) -> Reci
         teacher=replace(recipe.teacher, momentum=_momentum(steps), momentum_end=0.999),
         dinov3=replace(recipe.dinov3, prototypes=prototypes, patch_prototypes=prototypes),
         coding_rate=replace(recipe.coding_rate, patch_after=stages[0].steps),
-        run=replace(recipe.run, steps=steps, save_every=max(steps // 20, 50), probe_every=_probe_period(steps, recipe)),
+        run=replace(
+            recipe.run,
+            steps=steps,
+            save_every=max(steps // 20, 50),
+            probe_every=max(steps // probes // recipe.run.log_every, 1) * recipe.run.log_every,  # on logged steps
+        ),
     )
 
 
@@ -95,13 +124,7 @@ def _momentum(steps: int) -> float:
 
 def _prototypes(pictures: int) -> int:
     """A power of two near a quarter of the pictures, within 512 and 16,384."""
-    return min(max(1 << round(pictures / 4).bit_length() - 1, 512), 16_384)
-
-
-def _probe_period(steps: int, recipe: Recipe) -> int:
-    """About twenty probes a run, on logged steps."""
-    period = recipe.run.log_every
-    return max(steps // 20 // period, 1) * period
+    return min(max(1 << max(pictures // 4, 1).bit_length() - 1, 512), 16_384)
 
 
 def time_steps(step: Callable[[], object], batch: int, device: torch.device, count: int = 4) -> float:
@@ -116,8 +139,3 @@ def time_steps(step: Callable[[], object], batch: int, device: torch.device, cou
 
     seconds = [timed() for _ in range(count + 2)][2:]
     return batch / sorted(seconds)[count // 2]
-
-
-def noise_pictures(count: int, side: int, seed: int = 0) -> Tensor:
-    """Pictures of noise, uint8 [count, 3, side, side], to measure speed with."""
-    return torch.randint(0, 256, (count, 3, side, side), generator=torch.Generator().manual_seed(seed)).byte()

@@ -6,11 +6,14 @@ are kept. `model/` is the teacher's backbone, with the heads beside it so that a
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -32,21 +35,36 @@ def save_checkpoint(
 ) -> None:
     """Write `checkpoints/step-…` and delete all but the latest two."""
     folder = run / "checkpoints" / f"step-{step:08d}"
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    if folder.is_dir():
+        return
+    for left in folder.parent.glob(".step-*"):  # by a run that was killed while it saved
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = folder.with_name(f".{folder.name}")
     try:
+        temporary.mkdir(parents=True)
         states = {"student": networks.student.state_dict(), "teacher": networks.teacher.state_dict()}
         save_tensors(temporary / "networks.safetensors", flatten(states))
-        torch.save(optimizer.state_dict(), temporary / "optimizer.pt")
+        content = io.BytesIO()
+        torch.save(optimizer.state_dict(), content)
+        write_atomically(temporary / "optimizer.pt", content.getvalue())
         write_atomically(temporary / "progress.json", json.dumps({"step": step, **progress}).encode())
-        shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
     except OSError as problem:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(f"cannot write {folder} ({problem.strerror})", "free some space, then run again") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     for old in list_checkpoints(run)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def make_folder(run: Path) -> None:
+    """Make the run's folder. Raises `UserError` where nothing can be written."""
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=run):
+            pass
+    except OSError as problem:
+        raise UserError(f"cannot write into {run} ({problem.strerror})", "give another --out") from None
 
 
 def flatten(states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -63,13 +81,16 @@ def resume(run: Path, networks: StudentTeacher, optimizer: torch.optim.Optimizer
     checkpoints = list_checkpoints(run)
     if not checkpoints:
         return None
-    folder = checkpoints[-1]
+    folder, groups = checkpoints[-1], optimizer.param_groups
     try:
         tensors = load_file(folder / "networks.safetensors")
         for part, network in (("student", networks.student), ("teacher", networks.teacher)):
             own = {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
             network.load_state_dict(own)
+        settings = [{key: group[key] for key in ("betas", "lr_multiplier", "wd_multiplier")} for group in groups]
         optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
+        for group, own in zip(optimizer.param_groups, settings, strict=True):
+            group.update(own)  # what the recipe says now, not what it said then
         progress: dict[str, Any] = json.loads((folder / "progress.json").read_text())
     except Exception as problem:
         hint = "delete that folder to go on from the one before, or use the recipe that the run was started with"
@@ -83,9 +104,16 @@ def shorten_log(run: Path, step: int) -> None:
     if not log.is_file():
         return
     lines = log.read_bytes().splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step]
+    kept = [line for line in lines if _step_of(line) <= step]
     if len(kept) < len(lines):
         write_atomically(log, b"".join(kept))
+
+
+def _step_of(line: bytes) -> float:
+    try:
+        return float(json.loads(line)["step"]) if line.endswith(b"\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def save_run_model(run: Path, networks: StudentTeacher, info: ModelInfo, dtype: torch.dtype | None = None) -> ModelInfo:
@@ -97,10 +125,13 @@ def save_run_model(run: Path, networks: StudentTeacher, info: ModelInfo, dtype: 
 
 def load_heads(source: str | Path, heads: Heads) -> list[str]:
     """Load the heads that lie beside a model into those of `heads` with the same shapes; returns their names."""
-    for folder in (Path(source), Path(source) / "model", Path(source).parent):
-        path = folder / HEADS
+    folder = Path(source).parent if Path(source).is_file() else Path(source)
+    for path in (folder / HEADS, folder / "model" / HEADS):
         if path.is_file():
-            state = load_file(path)
+            try:
+                state = load_file(path)
+            except Exception as problem:
+                raise UserError(f"{path} cannot be read ({problem})", "delete it to start with new heads") from None
             return [name for name, head in heads.items() if _load_head(head, name, state)]
     return []
 

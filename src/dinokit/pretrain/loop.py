@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dinokit.backbones.vit import VisionTransformer, explicit_attention
 from dinokit.checkpoints.model import LoadedModel, ModelInfo
+from dinokit.checkpoints.save import write_atomically
 from dinokit.heads.knn import knn_accuracy
 from dinokit.images.geometry import resize
 from dinokit.images.normalize import normalize
@@ -33,6 +34,9 @@ from dinokit.pretrain.recipe import Recipe
 from dinokit.pretrain.recipe_file import recipe_to_toml
 from dinokit.pretrain.schedules import Ramp
 from dinokit.pretrain.student_teacher import StudentTeacher
+
+SAVE_SECONDS = 600
+"""A run that is killed loses no more than this."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,19 @@ class Pretraining:
         self.dtype = choose_dtype("auto", self.device)
         self.probe: ProbePictures | None = probe_pictures(pictures) if recipe.run.probe_every else None
         self.step, self.seconds, self.stopping = 0, 0.0, False
-        progress = checkpointing.resume(run, self.networks, self.optimizer)
+        self.other_pictures = False
+        """Whether a continued run was started with other pictures or weights."""
+        self.monitor = Monitor(grace=recipe.optimizer.warmup)
+        self._resume()
+
+    def _resume(self) -> None:
+        """Go on from the latest checkpoint, if there is one; the log ends where it was written."""
+        progress = checkpointing.resume(self.run_folder, self.networks, self.optimizer)
         if progress is not None:
             self.step, self.seconds = int(progress["step"]), float(progress["seconds"])
-            checkpointing.shorten_log(run, self.step)
-        self.monitor = Monitor(self.step)
+            self.monitor.signs.update(progress.get("signs", {}))
+            self.other_pictures = progress.get("pictures") != self._proportions()
+        checkpointing.shorten_log(self.run_folder, self.step)
 
     def _build_networks(self, backbone: VisionTransformer, source: str | None) -> StudentTeacher:
         objective = self.recipe.build_objective()
@@ -94,6 +106,7 @@ class Pretraining:
             self.networks.student.backbone.spec.depth,
             layer_decay=settings.layer_decay,
             patch_embed_multiplier=settings.patch_embed_multiplier,
+            published_decay=settings.published_decay,
         )
         return build_optimizer(groups, betas=(settings.beta1, settings.beta2))
 
@@ -104,12 +117,16 @@ class Pretraining:
     def run(self, report: Callable[[Status], None] | None = None) -> None:
         """Train until the recipe's end, or until `stop` is called. Saves on the way out, whatever the reason."""
         settings = self.recipe.run
-        self._write_recipe()
-        mark, marked = time.perf_counter(), self.step
+        checkpointing.make_folder(self.run_folder)
+        write_atomically(self.run_folder / "recipe.toml", recipe_to_toml(self.recipe).encode())
+        mark, marked, saved = time.perf_counter(), self.step, time.perf_counter()
+        whole = True
         try:
             while not self.stopping and not (self.steps and self.step >= self.steps):
+                whole = False
                 parts = self.train_step()
                 self.step += 1
+                whole = True
                 if parts and self.step % settings.log_every == 0:
                     now = time.perf_counter()
                     rate = (self.step - marked) * settings.batch / (now - mark)
@@ -118,11 +135,13 @@ class Pretraining:
                     if report is not None:
                         report(status)
                     mark, marked = time.perf_counter(), self.step
-                if self.step % settings.save_every == 0:
+                due = self.step % settings.save_every == 0 or time.perf_counter() - saved > SAVE_SECONDS
+                if due and self.monitor.healthy:
                     self.save()
+                    saved = time.perf_counter()
         finally:
             self.seconds += time.perf_counter() - mark
-            if self.step > 0 and not self.monitor.lost:
+            if whole and self.step > 0 and not self.monitor.lost:  # a step broken off halfway is not worth keeping
                 self.save()
 
     def stop(self) -> None:
@@ -135,11 +154,13 @@ class Pretraining:
         crops, masks = self.make_batch()
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             losses, teacher = self.networks(crops, masks, self.step)
-        if not self.monitor.finite(self.step, losses.total.item()):
+        if not self.monitor.finite(self.step, "loss", losses.total.item()):
             return {}
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         norms = clip_gradients(self.networks.student.parts(), self.recipe.optimizer.clip)
+        if not self.monitor.finite(self.step, "gradient", sum(norms.values())):
+            return {}
         lr = self._apply_schedule()
         self.optimizer.step()
         self.networks.update_teacher(self._momentum())
@@ -161,6 +182,7 @@ class Pretraining:
             (side, side),
             probability=settings.masks.probability,
             ratio=settings.masks.ratio,
+            roll=settings.masks.roll,
             rng=np.random.default_rng((settings.run.seed, self.step)),
         )
         return crops, replace(
@@ -172,7 +194,8 @@ class Pretraining:
 
     def _apply_schedule(self) -> float:
         settings = self.recipe.optimizer
-        ramp = Ramp(0.0, settings.lr, 0.0, settings.warmup)
+        total = self.steps if settings.schedule == "cosine" else None
+        ramp = Ramp(0.0, settings.lr, settings.lr_end, settings.warmup, total, settings.schedule)
         step = self.step + 1
         lr = ramp.at(step)
         if settings.cooldown:
@@ -207,11 +230,12 @@ class Pretraining:
     def measure_knn(self, probe: ProbePictures) -> float:
         """kNN top-1 in per cent of the teacher's class token, pictures whole, at the size of the global crops."""
         size = self.recipe.crops_at(self.step).global_size
-        bank, queries = self._class_tokens(probe.bank, size), self._class_tokens(probe.queries, size)
+        bank, queries = self.class_tokens(probe.bank, size), self.class_tokens(probe.queries, size)
         return knn_accuracy((bank, probe.bank_labels), (queries, probe.query_labels)).top1
 
     @torch.no_grad()
-    def _class_tokens(self, pictures: Tensor, size: int) -> Tensor:
+    def class_tokens(self, pictures: Tensor, size: int) -> Tensor:
+        """The teacher's class tokens [N, D] of whole pictures uint8 [N, 3, S, S], read at `size`."""
         tokens = []
         for block in pictures.split(128):
             batch = normalize(resize(block, (size, size)), self.info.statistics).to(self.device)
@@ -219,15 +243,19 @@ class Pretraining:
                 tokens.append(self.networks.teacher.backbone(batch).cls.float().cpu())
         return torch.cat(tokens)
 
+    def _proportions(self) -> list[Any]:
+        mixture = self.pictures.mixture
+        return [list(mixture.lengths), [float(weight) for weight in mixture.weights]]
+
     def save(self) -> ModelInfo:
         """Write the checkpoint of this step and the model."""
-        progress = {"seconds": self.seconds}
+        progress = {
+            "seconds": self.seconds,
+            "signs": self.monitor.signs,
+            "pictures": self._proportions(),
+        }
         checkpointing.save_checkpoint(self.run_folder, self.step, self.networks, self.optimizer, progress)
         return checkpointing.save_run_model(self.run_folder, self.networks, self.info)
-
-    def _write_recipe(self) -> None:
-        self.run_folder.mkdir(parents=True, exist_ok=True)
-        (self.run_folder / "recipe.toml").write_text(recipe_to_toml(self.recipe), encoding="utf-8")
 
 
 def _seed(seed: int, step: int) -> int:

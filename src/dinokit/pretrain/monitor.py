@@ -20,7 +20,10 @@ from dinokit.errors import UserError
 PATIENCE = 200
 """Steps in a row for which a sign of collapse must last."""
 GRACE = 300
-"""Steps from the start in which no sign counts, except numbers that are not finite."""
+"""Steps from the start, or the warm-up if that is longer, in which no sign counts but numbers that are not finite."""
+UNIFORM_GRACE = 3000
+"""Steps in which targets may be uniform: prototypes begin so."""
+MOST_TARGET_ENTROPY = 0.97
 LEAST_RANK = 3.0
 LEAST_VARIANCE = 1e-3
 LEAST_ENTROPY = 0.15
@@ -58,25 +61,32 @@ def measure_health(features: Tensor) -> Health:
 class Monitor:
     """Sees every step; raises `CollapseError` when the run is lost."""
 
-    def __init__(self, start: int = 0) -> None:
+    def __init__(self, grace: int = 0) -> None:
         self._features: deque[Tensor] = deque()
-        self._signs: dict[str, int] = {}
+        self._grace = max(GRACE, grace)
         self._broken = 0
-        self._start = start
+        self.signs: dict[str, int] = {}
+        """The step at which each sign of collapse that is there now was seen first."""
         self.lost = False
         """Whether the run was ended by the monitor: its latest state is not worth keeping."""
 
-    def finite(self, step: int, loss: float) -> bool:
-        """Whether the loss is a number; the third in a row that is not ends the run."""
-        if math.isfinite(loss):
-            self._broken = 0
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing is wrong now, so that a checkpoint may replace an older one."""
+        return not self.signs and not self._broken
+
+    def finite(self, step: int, name: str, value: float) -> bool:
+        """Whether the loss or gradient is a number; the third step in a row where it is not ends the run."""
+        if math.isfinite(value):
+            self._broken = 0 if name == "gradient" else self._broken
             return True
         self._broken += 1
         if self._broken >= MOST_BROKEN_STEPS:
             self.lost = True
             raise CollapseError(
-                f"the loss is {loss} at step {step}, {self._broken} steps in a row",
-                "lower optimizer.lr by a factor of 3, lengthen optimizer.warmup, and start from an earlier checkpoint",
+                f"the {name} is {value} at step {step}, {self._broken} steps in a row",
+                "lower optimizer.lr by a factor of 3 and lengthen optimizer.warmup; the same command goes on from the "
+                "latest checkpoint, which is from before",
             )
         return False
 
@@ -102,10 +112,17 @@ class Monitor:
                 parts.get("student_entropy", 1.0) < LEAST_ENTROPY,
                 "lower optimizer.lr, or lower dinov3.teacher_temperature_end to 0.04",
             ),
+            f"the teacher's targets say nothing (entropy {parts.get('target_entropy', 0.0):.3f} of 1)": (
+                parts.get("target_entropy", 0.0) > MOST_TARGET_ENTROPY and step > UNIFORM_GRACE,
+                "set dinov3.unit_prototypes=true, lower dinov3.teacher_temperature to 0.04, or use fewer prototypes",
+            ),
         }
         for index, (sign, (seen, remedy)) in enumerate(signs.items()):
-            first = self._signs.setdefault(str(index), step) if seen else self._signs.pop(str(index), step)
-            if seen and step - self._start > GRACE and step - first >= PATIENCE:
+            if not seen or step <= self._grace:
+                self.signs.pop(str(index), None)
+                continue
+            first = self.signs.setdefault(str(index), step)
+            if step - first >= PATIENCE:
                 self.lost = True
                 raise CollapseError(f"collapse at step {step}: {sign} for {step - first} steps", remedy)
         return health

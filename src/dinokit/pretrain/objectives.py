@@ -95,6 +95,8 @@ class Dinov3Settings:
 
     def __post_init__(self) -> None:
         _check_weights(self, "dino_weight", "patch_weight", "koleo_weight", "local_weight")
+        if self.koleo_neighbours < 1 or self.teacher_temperature_warmup < 0:
+            raise UserError("koleo_neighbours or teacher_temperature_warmup is too small", "give 1 and 0 at least")
         for name in ("student_temperature", "teacher_temperature", "teacher_temperature_end"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name} = {getattr(self, name)} is not positive", "try 0.04 to 0.1")
@@ -139,7 +141,6 @@ class Dinov3Objective:
         diagonal = s.ignore_diagonal
         parts = {
             "dino_global": dino_loss(logits[:count], targets["cls"], temperature=warmth, ignore_diagonal=diagonal),
-            "dino_local": dino_loss(logits[count:], targets["cls"], temperature=warmth),
             "ibot": ibot_loss(
                 heads["ibot_head"](student.masked_patches),
                 targets["patches"],
@@ -151,7 +152,10 @@ class Dinov3Objective:
             **_sharpness(logits[:count], targets["cls"], warmth),
         }
         share = local_terms / (global_terms + local_terms)
-        dino_total = share * s.local_weight * parts["dino_local"] + (1 - share) * parts["dino_global"]
+        dino_total = (1 - share) * parts["dino_global"]
+        if local_terms:
+            parts["dino_local"] = dino_loss(logits[count:], targets["cls"], temperature=warmth)
+            dino_total = dino_total + share * s.local_weight * parts["dino_local"]
         total = s.dino_weight * dino_total + s.patch_weight * parts["ibot"] + s.koleo_weight * count * parts["koleo"]
         return Losses(total, {key: value.detach() for key, value in parts.items()})
 

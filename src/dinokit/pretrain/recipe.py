@@ -7,8 +7,11 @@ optimizer.lr=1e-4` changes one more.
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import reduce
+from typing import Any, Final, Literal
 
 from dinokit.backbones.catalog import spec_of
 from dinokit.errors import UserError
@@ -30,6 +33,8 @@ class MaskSettings:
     """Share of the global crops that are masked at all."""
     ratio: tuple[float, float] = (0.1, 0.5)
     """Least and greatest share of hidden patches in a masked crop."""
+    roll: bool = False
+    """Shift each mask cyclically, so that blocks reach the border as often as the centre."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,14 @@ class OptimizerSettings:
     """Learning rate after the warm-up."""
     warmup: int = 500
     """Steps from 0 to `lr`."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """After the warm-up: `lr` for as long as one likes, or half a cosine down to `lr_end` at the end of the run."""
+    lr_end: float = 0.0
     cooldown: int = 0
     """Steps at the end of the run over which the learning rate falls to 0."""
     weight_decay: float = 0.04
+    published_decay: bool = False
+    """Decay the class, register and mask tokens too, as the published code does."""
     beta1: float = 0.9
     beta2: float = 0.99
     layer_decay: float = 1.0
@@ -92,6 +102,36 @@ class Stage:
     local_size: int
 
 
+_BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
+    "drop_path": (0, 0.99),
+    "layer_scale": (1e-8, 10),
+    "masks.probability": (0, 1),
+    "masks.ratio": (0, 1),
+    "optimizer.lr": (1e-12, 10),
+    "optimizer.lr_end": (0, 10),
+    "optimizer.warmup": (0, math.inf),
+    "optimizer.cooldown": (0, math.inf),
+    "optimizer.weight_decay": (0, 10),
+    "optimizer.beta1": (0, 0.9999),
+    "optimizer.beta2": (0, 0.999999),
+    "optimizer.layer_decay": (0.01, 1),
+    "optimizer.patch_embed_multiplier": (0, 10),
+    "optimizer.clip": (1e-6, math.inf),
+    "optimizer.freeze_last_layer": (0, math.inf),
+    "teacher.momentum": (0, 0.99999),
+    "teacher.momentum_end": (0, 1),
+    "run.batch": (2, 1_000_000),
+    "run.steps": (0, math.inf),
+    "run.seed": (0, 2**63 - 1),
+    "run.picture_side": (16, 4096),
+    "run.save_every": (1, math.inf),
+    "run.probe_every": (0, math.inf),
+    "run.log_every": (1, math.inf),
+    "run.memory_limit": (0, math.inf),
+}
+"""Least and greatest value; of a pair, both, in ascending order."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides a run, except the pictures."""
@@ -113,30 +153,36 @@ class Recipe:
 
     def __post_init__(self) -> None:
         patch = spec_of(self.network).patch_size
-        sizes = [(self.crops.global_size, self.crops.local_size)]
-        for size in {side for pair in sizes + [(s.global_size, s.local_size) for s in self.stages] for side in pair}:
-            if size % patch:
+        sizes = {side for s in self.stages for side in (s.global_size, s.local_size)}
+        for size in {*sizes, self.crops.global_size, self.crops.local_size}:
+            if size % patch or size < patch:
                 raise UserError(f"a crop of {size} px does not fit patches of {patch} px", "give multiples of them")
-        bounds = {
-            "run.batch": (self.run.batch, 2),
-            "run.steps": (self.run.steps, 0),
-            "run.picture_side": (self.run.picture_side, 16),
-            "run.save_every": (self.run.save_every, 1),
-            "run.log_every": (self.run.log_every, 1),
-            "run.probe_every": (self.run.probe_every, 0),
-            "optimizer.warmup": (self.optimizer.warmup, 0),
-            "optimizer.cooldown": (self.optimizer.cooldown, 0),
-        }
-        for name, (value, least) in bounds.items():
-            if value < least:
-                raise UserError(f"{name} = {value} is too small", f"give at least {least}")
-        if self.optimizer.cooldown and not self.run.steps:
-            raise UserError("optimizer.cooldown needs an end of the run", "set run.steps too")
-        for name, share in (("teacher.momentum", self.teacher.momentum), ("drop_path", self.drop_path)):
-            if not 0 <= share < 1:
-                raise UserError(f"{name} = {share} is out of bounds", "give 0 or more and less than 1")
-        if not (self.optimizer.lr > 0 and self.optimizer.clip > 0):
-            raise UserError("optimizer.lr and optimizer.clip must be positive", "try 1e-3 and 3.0")
+        for name, (least, most) in _BOUNDS.items():
+            value = self.value(name)
+            values = value if isinstance(value, tuple) else (value,)
+            if not all(least <= v <= most for v in values) or tuple(sorted(values)) != values:
+                bound = f"at least {least}" if most == math.inf else f"{least} to {most}"
+                raise UserError(f"{name} = {value} is out of bounds", f"give {bound}")
+        if self.dinov3.koleo_neighbours >= self.run.batch:
+            raise UserError("dinov3.koleo_neighbours must be less than run.batch", "1 is usual")
+        if any(stage.steps < 1 for stage in self.stages):
+            raise UserError("a stage has no steps", "give each stage 1 step or more")
+
+    def value(self, name: str) -> Any:
+        """The setting of a full name, such as `optimizer.lr`."""
+        return reduce(getattr, name.split("."), self)
+
+    def check_length(self) -> None:
+        """Raises `UserError` where the parts of the run do not fit into its steps."""
+        steps, settings = self.run.steps, self.optimizer
+        if not steps and (settings.cooldown or settings.schedule == "cosine"):
+            name = "optimizer.cooldown" if settings.cooldown else "the cosine schedule"
+            raise UserError(f"{name} needs an end of the run", "set run.steps too")
+        if steps and settings.cooldown and settings.warmup + settings.cooldown > steps:
+            raise UserError(
+                f"a warm-up of {settings.warmup} and a cool-down of {settings.cooldown} steps do not fit into {steps}",
+                "lower optimizer.cooldown or raise run.steps",
+            )
 
     def build_objective(self) -> Objective:
         if self.objective == "dinov3":

@@ -22,12 +22,21 @@ def recipe_from_dict(values: Mapping[str, Any], base: Recipe | None = None) -> R
     return changed
 
 
-def recipe_from_toml(text: str, where: str, base: Recipe | None = None) -> Recipe:
-    """A preset or a run's `recipe.toml`."""
+def read_toml(text: str, where: str) -> dict[str, Any]:
+    """The settings of a preset or a run's `recipe.toml`."""
     try:
-        return recipe_from_dict(tomllib.loads(text), base)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
         raise UserError(f"{where} is not TOML ({problem})", "mend the line it names") from None
+
+
+def merge(settings: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings, those of `more` on top."""
+    merged = dict(settings)
+    for name, value in more.items():
+        below = merged.get(name)
+        merged[name] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
 
 
 def parse_assignments(assignments: typing.Iterable[str]) -> dict[str, Any]:
@@ -41,6 +50,8 @@ def parse_assignments(assignments: typing.Iterable[str]) -> dict[str, Any]:
         *parents, last = name.strip().split(".")
         for parent in parents:
             place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise UserError(f"--set {text}: {parent} already has one value", "set its fields, or it whole")
         try:
             place[last] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
@@ -67,7 +78,7 @@ def _convert(value: Any, kind: Any, current: Any, where: str) -> Any:
             raise UserError(f"{where} = {value!r} is one value", f"set a field of it, such as {where}.NAME")
         return _change(current, value, f"{where}.")
     if where == "stages":
-        return tuple(_stage(entry) for entry in value)
+        return tuple(_stage(entry) for entry in (value if isinstance(value, list) else [value]))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if typing.get_origin(kind) is tuple:
@@ -83,10 +94,10 @@ def _convert(value: Any, kind: Any, current: Any, where: str) -> Any:
 
 
 def _stage(entry: Any) -> Stage:
-    try:
+    names = [field.name for field in dataclasses.fields(Stage)]
+    if isinstance(entry, dict) and sorted(entry) == sorted(names) and all(type(v) is int for v in entry.values()):
         return Stage(**entry)
-    except TypeError:
-        raise UserError(f"stages: {entry!r} is no stage", "give steps, global_size and local_size") from None
+    raise UserError(f"stages: {entry!r} is no stage", "give [{steps = 100, global_size = 64, local_size = 32}]")
 
 
 def recipe_to_toml(recipe: Recipe) -> str:

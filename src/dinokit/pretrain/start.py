@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from dinokit.checkpoints.load import load_model
 from dinokit.checkpoints.model import LoadedModel
-from dinokit.data.listing import SkippedFiles
-from dinokit.data.mixture import Mixture
-from dinokit.data.store import SquareStore
 from dinokit.errors import UserError
 from dinokit.inference.precision import choose_device
-from dinokit.pretrain.budget import derive_recipe, noise_pictures, parse_duration, time_steps
-from dinokit.pretrain.checkpointing import list_checkpoints
+from dinokit.pretrain.budget import Speed, derive_recipe, parse_duration, time_steps
+from dinokit.pretrain.checkpointing import list_checkpoints, make_folder
 from dinokit.pretrain.expect import expected_knn
 from dinokit.pretrain.loop import Pretraining, Status
 from dinokit.pretrain.pictures import TrainingPictures, open_training_pictures
 from dinokit.pretrain.recipe import Recipe
-from dinokit.pretrain.recipe_file import parse_assignments, recipe_from_dict, recipe_from_toml
+from dinokit.pretrain.recipe_file import merge, parse_assignments, read_toml, recipe_from_dict
 
 
 @dataclass(frozen=True)
@@ -53,47 +52,38 @@ class Listener(Protocol):
 def prepare_run(order: Order, listener: Listener) -> Pretraining:
     """A run that is ready to go, new or continued. Raises `UserError` for anything wrong before training starts."""
     device = choose_device(order.device)
-    if order.out.exists() and not order.out.is_dir():
-        raise UserError(f"{order.out} is a file", "give a folder for the run")
     continued = (order.out / "recipe.toml").is_file() and bool(list_checkpoints(order.out))
-    base = _stored_recipe(order) if continued else _chosen_recipe(order)
-    seconds = None if order.budget is None else parse_duration(order.budget)
-    _start_model(order, base)  # a wrong --init is said before pictures are decoded
-    pictures = open_training_pictures(order.data, base.run, order.weights, listener.decoded)
+    seconds = None if order.budget is None or continued else parse_duration(order.budget)
+    chosen = _chosen_settings(order, continued)
+    recipe = recipe_from_dict(chosen)
+    source = None if continued else order.init
+    start = _start_model(source, recipe)  # a wrong --init is said before pictures are decoded
+    make_folder(order.out)
+    pictures = open_training_pictures(order.data, recipe.run, order.weights, listener.decoded)
     listener.say(f"{len(pictures)} pictures from {len(pictures.parts)} data sets")
     if len(pictures.skipped):
         listener.say(pictures.skipped.summary())
-    if seconds is not None and not continued:
+    if seconds is not None:
         listener.say("measuring how fast this machine trains")
-        chosen = parse_assignments(order.assignments)
-        recipe = derive_recipe(
-            base,
-            len(pictures),
-            seconds,
-            device,
-            measure=lambda recipe: _measure_speed(order, recipe, device),
-            settle=lambda recipe: recipe_from_dict(chosen, recipe),
-        )
-    else:
-        recipe = base
-    run = Pretraining(recipe, pictures, order.out, _start_model(order, recipe), order.init, device)
+        speed = partial(_measure_speed, source, pictures, device)
+        recipe = derive_recipe(chosen, len(pictures), seconds, device, speed)
+        start = _start_model(source, recipe)
+    recipe.check_length()
+    run = Pretraining(recipe, pictures, order.out, start, source, device)
     for line in describe(recipe, run, order, seconds):
         listener.say(line)
     return run
 
 
-def _stored_recipe(order: Order) -> Recipe:
-    text = (order.out / "recipe.toml").read_text(encoding="utf-8")
-    stored = recipe_from_toml(text, str(order.out / "recipe.toml"))
-    return recipe_from_dict(parse_assignments(order.assignments), stored)
-
-
-def _chosen_recipe(order: Order) -> Recipe:
-    recipe = Recipe()
-    if order.preset is not None:
-        recipe = recipe_from_toml(read_preset(order.preset), order.preset)
-    recipe = recipe_from_dict(parse_assignments(order.assignments), recipe)
-    return recipe if order.seed is None else replace(recipe, run=replace(recipe.run, seed=order.seed))
+def _chosen_settings(order: Order, continued: bool) -> dict[str, Any]:
+    """What a person chose: the stored recipe of a continued run, or a preset and the seed; then the assignments."""
+    if continued:
+        settings = read_toml((order.out / "recipe.toml").read_text(encoding="utf-8"), str(order.out / "recipe.toml"))
+    else:
+        settings = read_toml(read_preset(order.preset), order.preset) if order.preset is not None else {}
+        if order.seed is not None:
+            settings = merge(settings, {"run": {"seed": order.seed}})
+    return merge(settings, parse_assignments(order.assignments))
 
 
 def read_preset(name: str) -> str:
@@ -110,23 +100,25 @@ def read_preset(name: str) -> str:
     return (folder / f"{name}.toml").read_text(encoding="utf-8")
 
 
-def _start_model(order: Order, recipe: Recipe) -> LoadedModel:
-    if order.init is not None:
-        return load_model(order.init)
+def _start_model(source: str | None, recipe: Recipe) -> LoadedModel:
+    if source is not None:
+        return load_model(source)
     model = load_model(f"random:{recipe.network}:{recipe.run.seed}", layer_scale=recipe.layer_scale)
     return replace(model, info=replace(model.info, name=recipe.network))
 
 
-def _measure_speed(order: Order, recipe: Recipe, device: torch.device) -> float:
-    """Pictures per second of a recipe, by running a few steps of it on noise."""
-    recipe = replace(recipe, run=replace(recipe.run, probe_every=0))
-    count = recipe.run.batch
-    noise = noise_pictures(count, recipe.run.picture_side)
-    store = SquareStore(noise, torch.ones(count), torch.full((count,), -1), tuple(map(str, range(count))))
-    pictures = TrainingPictures((store,), Mixture([store]), SkippedFiles())
+def _measure_speed(source: str | None, pictures: TrainingPictures, device: torch.device, recipe: Recipe) -> Speed:
+    """How fast a recipe trains and is probed, by running a few steps of it on the pictures themselves."""
     with TemporaryDirectory() as folder:
-        run = Pretraining(recipe, pictures, Path(folder), _start_model(order, recipe), None, device)
-        return time_steps(run.train_step, count, device)
+        run = Pretraining(recipe, pictures, Path(folder), _start_model(source, recipe), source, device)
+        training = time_steps(run.train_step, recipe.run.batch, device)
+        probe = 0.0
+        if run.probe is not None:
+            sample, started = run.probe.bank[:128], time.perf_counter()
+            run.class_tokens(sample, recipe.crops.global_size)
+            pictures_probed = len(run.probe.bank) + len(run.probe.queries)
+            probe = (time.perf_counter() - started) * pictures_probed / len(sample)
+        return Speed(training, probe)
 
 
 def describe(recipe: Recipe, run: Pretraining, order: Order, seconds: float | None) -> list[str]:
@@ -140,13 +132,17 @@ def describe(recipe: Recipe, run: Pretraining, order: Order, seconds: float | No
         f"cool-down {recipe.optimizer.cooldown} steps; teacher momentum {recipe.teacher.momentum:.4f}",
     ]
     if run.step:
-        lines.append(f"going on from step {run.step}")
-    elif seconds is not None:
-        lines.append(expected_knn(recipe.run.steps * recipe.run.batch))
+        lines.append(f"going on from step {run.step} with the settings of {order.out / 'recipe.toml'}")
+        if run.other_pictures:
+            lines.append("the pictures or weights are not those that the run was started with")
+    elif seconds is not None and order.init is None:
+        lines.append(expected_knn(recipe))
     return lines
 
 
 def _origin(run: Pretraining, order: Order) -> str:
+    if run.step:
+        return f"from {order.out}"
     if order.init is None:
         return "from random weights"
     return f"from {order.init} with {' and '.join(run.heads_loaded) or 'new heads'}"

@@ -95,6 +95,8 @@ class StudentTeacher(nn.Module):
     @staticmethod
     def _local(backbone: VisionTransformer, local: Tensor) -> Tensor:
         """[n, B, 3, H, W] -> class tokens [n, B, D]."""
+        if not len(local):
+            return local.new_empty(0, local.shape[1], backbone.spec.width)
         cls: Tensor = backbone(local.flatten(0, 1), local=True).cls
         views: Tensor = cls.unflatten(0, local.shape[:2])
         return views
