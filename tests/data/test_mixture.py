@@ -56,13 +56,6 @@ def test_weights_are_kept_in_the_long_run_and_locally() -> None:
     assert (rare == 0).sum() == 1
 
 
-def test_steps_and_epochs() -> None:
-    mixture = Mixture(parts(64, 64), seed=1)
-    steps = [pair for step in range(4) for pair in mixture.index(step, 16)]
-    assert steps == list(zip(*(values.tolist() for values in mixture.draw(0, 64)), strict=True))
-    assert mixture.epochs(256) == [2.0, 2.0]
-
-
 def test_the_shuffle_is_the_same_on_every_machine() -> None:
     assert permutation(10, 42).tolist() == [0, 8, 5, 2, 7, 6, 3, 1, 9, 4]
     assert permutation(10, 42, 1).tolist() == [0, 1, 4, 5, 7, 2, 6, 3, 9, 8]

@@ -5,20 +5,22 @@ provided that every picture is in such a folder; otherwise the set has no labels
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from dinokit.data.listing import find_pictures
-from dinokit.errors import UserError
+from dinokit.data.listing import find_pictures, no_pictures
 from dinokit.images.read import read_file
 
 
 class Files:
-    """Picture files given by their paths, without labels; a set of `Pictures`."""
+    """Picture files given by their paths, without labels; a set of `Pictures`.
 
-    def __init__(self, paths: Sequence[Path], name: str) -> None:
+    Raises `UserError` when there are none, which says what `others` were found instead.
+    """
+
+    def __init__(self, paths: Sequence[Path], name: str, others: Iterable[Path] = ()) -> None:
         if not paths:
-            raise UserError(f"{name} has no pictures", "name a folder, files or tar shards with JPEG, PNG or WebP")
+            raise no_pictures(name, others)
         self.paths = list(paths)
         self.name = name
         self.classes: tuple[str, ...] = ()
@@ -42,12 +44,13 @@ class Files:
 class Folder(Files):
     """A tree of pictures; labels from its first folder level when every picture is in a subfolder.
 
-    Raises `UserError` naming the folder when it is missing or has no pictures.
+    `others` collects its other files. Raises `UserError` naming the folder when it is missing or has no pictures.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], others: set[Path] | None = None) -> None:
         self.root = Path(path)
-        super().__init__(find_pictures(self.root), str(path))
+        others = set() if others is None else others
+        super().__init__(find_pictures(self.root, others), str(path), others)
         self._relative = [file.relative_to(self.root) for file in self.paths]
         if all(len(file.parts) > 1 for file in self._relative):
             self.classes = tuple(sorted({file.parts[0] for file in self._relative}))

@@ -2,7 +2,8 @@
 
 A source is what a person types: a file, a folder tree, a glob, or a brace range as used for shards.
 Listings are sorted, so that the same folder always gives the same order; hidden files and folders are left
-out.
+out. Files with other extensions are noted by their extension, except for text, tables and metadata
+(`_COMPANIONS`), which lie beside pictures on purpose.
 """
 
 import glob
@@ -10,7 +11,7 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dinokit.errors import UserError
@@ -19,6 +20,15 @@ PICTURE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"},
 )
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+
+# fmt: off
+_COMPANIONS = frozenset({
+    ".txt", ".md", ".html", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml",
+    ".toml", ".ini", ".log", ".cls", ".npy", ".npz", ".parquet", ".db", ".xmp", ".aae",
+})
+# fmt: on
+_CONVERTIBLE = frozenset({".heic", ".heif"})
+_MOST_LISTED = 20
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -35,6 +45,13 @@ class SkippedFiles:
         """Note that `name` was skipped; `reason` continues the sentence ("is truncated")."""
         self.entries.append((name, reason))
 
+    def add_others(self, paths: Iterable[Path]) -> None:
+        """Note files whose extension is no picture's."""
+        for path in sorted(paths):
+            suffix = path.suffix.lower()
+            remedy = "convert to JPEG" if suffix in _CONVERTIBLE else "not read"
+            self.add(path.as_posix(), f"is {suffix or 'without extension'} ({remedy})")
+
     def __len__(self) -> int:
         return len(self.entries)
 
@@ -43,46 +60,67 @@ class SkippedFiles:
         if not self.entries:
             return "skipped no files"
         reasons = Counter(reason.removeprefix("is ") for _, reason in self.entries)
-        parts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        return f"skipped {len(self)} file{'s' if len(self) > 1 else ''}: {parts}"
+        parts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+        return f"skipped {len(self):,} file{'s' if len(self) > 1 else ''}: {parts}"
 
     def listing(self) -> str:
-        """Return one line a file: its name and the reason."""
-        return "\n".join(f"{name} {reason}" for name, reason in self.entries)
+        """Return one line a file, at most 20 for each reason: its name and the reason."""
+        seen: Counter[str] = Counter()
+        lines = []
+        for name, reason in self.entries:
+            seen[reason] += 1
+            if seen[reason] <= _MOST_LISTED:
+                lines.append(f"{name} {reason}")
+        more = ((count - _MOST_LISTED, reason.removeprefix("is ")) for reason, count in seen.items())
+        return "\n".join([*lines, *(f"and {count:,} more: {reason}" for count, reason in more if count > 0)])
 
 
-def find_pictures(source: str | os.PathLike[str]) -> list[Path]:
+def no_pictures(name: str, others: Iterable[Path]) -> UserError:
+    """The error for a source that has none; `others` are the files that were found instead."""
+    skipped = SkippedFiles()
+    skipped.add_others(others)
+    found = f", {skipped.summary()}" if skipped else ""
+    return UserError(f"{name} has no pictures{found}", "name a folder, files or tar shards with JPEG, PNG or WebP")
+
+
+def find_pictures(source: str | os.PathLike[str], others: set[Path] | None = None) -> list[Path]:
     """Return the sorted picture files of a file, a folder tree, a glob or a brace pattern.
 
-    In folders and globs files count by their extension; a file that is named itself is taken as it is.
-    Raises `UserError` naming the source when it does not exist. The list may be empty.
+    In folders and globs files count by their extension; a file that is named itself is taken as it is. `others`
+    collects the files that are left out. Raises `UserError` naming the source when it does not exist. The list may be
+    empty.
     """
+    others = set() if others is None else others
     found: list[Path] = []
-    for path in resolve(source):
-        found.extend(_walk(path) if path.is_dir() else [path])
+    for path in resolve(source, others):
+        found.extend(_walk(path, others) if path.is_dir() else [path])
     return found
 
 
-def resolve(source: str | os.PathLike[str]) -> list[Path]:
+def resolve(source: str | os.PathLike[str], others: set[Path]) -> list[Path]:
     """Return the files and folders that a path, a glob or a brace pattern stands for; all of them exist.
 
-    Raises `UserError` naming what is missing. Matches of a glob are folders, pictures and shards.
+    Raises `UserError` naming what is missing. Matches of a glob are folders, pictures and shards; `others` collects
+    the rest.
     """
     if os.path.exists(source):
         return [Path(source)]
     found: list[Path] = []
+    left: set[Path] = set()
     for pattern in expand_braces(os.fspath(source)):
         if os.path.exists(pattern):
             found.append(Path(pattern))
         elif glob.has_magic(pattern):
-            matches = (Path(match) for match in sorted(glob.glob(pattern, recursive=True)))
+            matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
             usable = [path for path in matches if path.is_dir() or is_picture(path) or is_shard(path)]
+            left.update(path for path in set(matches).difference(usable) if not _is_companion(path.name))
             # "**" also matches the folders above a file; a folder is taken only where no file is
             found.extend([path for path in usable if not path.is_dir()] or usable)
         else:
             raise UserError(f"{pattern} is not found", "check the path")
     if not found:
-        raise UserError(f"{source} matches nothing", "check the pattern")
+        raise no_pictures(str(source), left) if left else UserError(f"{source} matches nothing", "check the pattern")
+    others.update(left)
     return found
 
 
@@ -111,6 +149,11 @@ def is_shard(path: str | os.PathLike[str]) -> bool:
     return os.fspath(path).lower().endswith(SHARD_SUFFIXES)
 
 
+def _is_companion(name: str) -> bool:
+    """Say whether a file beside pictures is no loss: hidden, or text, tables and metadata."""
+    return name.startswith(".") or os.path.splitext(name)[1].lower() in _COMPANIONS
+
+
 def _choices(content: str) -> list[str]:
     """Return what the content of one pair of braces stands for."""
     match = _RANGE.fullmatch(content)
@@ -125,8 +168,8 @@ def _choices(content: str) -> list[str]:
     return [str(number).zfill(width) for number in range(first, last + step, step)]
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Yield the pictures below `root`, sorted; links to folders are followed once."""
+def _walk(root: Path, others: set[Path]) -> Iterator[Path]:
+    """Yield the pictures below `root`, sorted, and collect `others`; links to folders are followed once."""
     seen: set[str] = set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -138,3 +181,5 @@ def _walk(root: Path) -> Iterator[Path]:
         for name in sorted(files):
             if not name.startswith(".") and is_picture(name):
                 yield Path(folder) / name
+            elif not _is_companion(name):
+                others.add(Path(folder) / name)

@@ -57,15 +57,6 @@ class Mixture:
             indices[chosen] = self._shuffle(int(part), indices[chosen])
         return parts, indices
 
-    def index(self, step: int, batch: int) -> list[tuple[int, int]]:
-        """Return (part, index within the part) of the `batch` samples of step number `step`, from 0."""
-        parts, indices = self.draw(step * batch, batch)
-        return list(zip(parts.tolist(), indices.tolist(), strict=True))
-
-    def epochs(self, samples: int) -> list[float]:
-        """Return how often each part was gone through after `samples` samples, to within a block."""
-        return [samples * q / _BLOCK / n for q, n in zip(self._quotas.tolist(), self.lengths, strict=True)]
-
     def _shuffle(self, part: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Turn positions in the endless stream of one part into indices of pictures."""
         epochs, offsets = np.divmod(positions, self.lengths[part])

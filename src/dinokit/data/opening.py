@@ -21,28 +21,37 @@ DataSource = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 def open_pictures(source: DataSource, skipped: SkippedFiles | None = None) -> Pictures:
     """Open a folder of pictures (labels from its subfolders), a folder of shards, shards, files or a pattern.
 
-    `skipped` collects members of shards that cannot be used. Raises `UserError` naming the source when
-    something is missing, there is no picture, or pictures and shards are mixed.
+    `skipped` collects members of shards that cannot be used and files that are no pictures. Raises `UserError`
+    naming the source when something is missing, there is no picture, or pictures and shards are mixed.
     """
     sources = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     name = ", ".join(str(part) for part in sources)
     if not sources:
         raise UserError("no pictures were named", "name a folder, files or tar shards")
-    paths = [path for part in sources for path in resolve(part)]
+    skipped = SkippedFiles() if skipped is None else skipped
+    others: set[Path] = set()
+    pictures = _open(sources, name, skipped, others)
+    skipped.add_others(others)
+    return pictures
+
+
+def _open(sources: Sequence[str | os.PathLike[str]], name: str, skipped: SkippedFiles, others: set[Path]) -> Pictures:
+    """Open `sources` as one set, called `name`."""
+    paths = [path for part in sources for path in resolve(part, others)]
     if len(paths) == 1 and paths[0].is_dir():
-        return _open_folder(paths[0], skipped)
+        return _open_folder(paths[0], skipped, others)
     shards = [shard for path in paths for shard in ([path] if is_shard(path) else _shards_in(path))]
-    files = [file for path in paths if not is_shard(path) for file in find_pictures(path)]
+    files = [file for path in paths if not is_shard(path) for file in find_pictures(path, others)]
     if shards and files:
         raise UserError(f"{name} mixes pictures and tar shards", "name them as two data sets")
-    return Shards(shards, name, skipped) if shards else Files(files, name)
+    return Shards(shards, name, skipped) if shards else Files(files, name, others)
 
 
-def _open_folder(path: Path, skipped: SkippedFiles | None) -> Pictures:
+def _open_folder(path: Path, skipped: SkippedFiles, others: set[Path]) -> Pictures:
     """Open a folder of shards, or a tree of pictures."""
     shards = _shards_in(path)
     if not shards:
-        return Folder(path)
+        return Folder(path, others)
     if find_pictures(path):
         raise UserError(f"{path} has both pictures and tar shards", f"name one kind, such as '{path}/*.tar'")
     return Shards(shards, str(path), skipped)

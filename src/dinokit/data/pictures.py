@@ -4,11 +4,8 @@ Folders and shards look the same from above: numbered pictures with a key, compr
 label. The file for opening one by what a person typed is `data/opening.py`.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import Protocol
-
-from dinokit.errors import UserError
 
 
 class Pictures(Protocol):
@@ -63,17 +60,3 @@ class Subset:
 def subset(pictures: Pictures, indices: Sequence[int]) -> Subset:
     """Return a view on the pictures with these indices, in this order."""
     return Subset(pictures, indices)
-
-
-def held_out_split(pictures: Pictures, share: float = 0.1, seed: int = 0) -> tuple[Subset, Subset]:
-    """Split into (rest, held out), each in the order of the set; `share` (0..1) of the pictures is held out.
-
-    Which ones depends on their keys and `seed` alone: not on the machine, nor on the order of the files.
-    Raises `UserError` where `share` is out of range or leaves a part empty.
-    """
-    count = round(len(pictures) * share)
-    if not 0 < count < len(pictures):
-        raise UserError(f"share is {share}", f"give a part of the {len(pictures)} pictures between 0 and 1")
-    ranks = [hashlib.blake2b(f"{seed}:{pictures.key(i)}".encode()).digest() for i in range(len(pictures))]
-    order = sorted(range(len(pictures)), key=ranks.__getitem__)
-    return Subset(pictures, sorted(order[count:])), Subset(pictures, sorted(order[:count]))
