@@ -8,10 +8,8 @@ root: `python -m benchmarks.inference [--rounds 15]`; writes benchmarks/results/
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,14 +17,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.machine import describe, interleaved, linear_peak, median_ratio
+from benchmarks.machine import interleaved, linear_peak, median_ratio
+from benchmarks.results import write
 from dinokit.backbones.catalog import spec_of
 from dinokit.backbones.vit import VisionTransformer, ViTSpec
 from dinokit.inference import attention
 from dinokit.inference.prepared import prepare
 
 NETWORK, BATCH, SIDE = "dinov3_vits16", 8, 224
-RESULTS = Path(__file__).parent / "results" / "inference.json"
 OURS, THEIRS = "dinokit", "transformers"
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 BARS = {"fp32": 1.2, "bf16": 1.1}
@@ -163,7 +161,6 @@ def measure(rounds: int) -> dict[str, Any]:
         )
     return {
         "job": f"{NETWORK} (random weights), {BATCH} x {SIDE} px, transformers with its default attention (SDPA)",
-        "machine": describe(),
         "peak_tflops": {name: round(peak, 3) for name, peak in peaks.items()},
         "chosen": _chosen(network),
         "rounds": rounds,
@@ -191,7 +188,7 @@ def show(result: dict[str, Any]) -> None:
         speeds = [f"{row['ms']:.1f}", f"{row['pictures_per_second']:.1f}", f"{row['times_transformers_fp32']:.2f}"]
         speeds += [f"{row['times_transformers_same']:.2f}", f"{row['share_of_peak']:.0%}"]
         table.add_row(row["name"], *speeds, f"{row['worst_patch_cosine']:.6f}", f"{row['worst_cls_cosine']:.6f}")
-    console.print(result["job"], result["machine"], result["peak_tflops"], result["chosen"], table, sep="\n")
+    console.print(result["job"], result["peak_tflops"], result["chosen"], table, sep="\n")
     rows = {row["name"]: row["times_transformers_same"] for row in result["rows"]}
     for name, bar in BARS.items():
         reached = rows[f"{OURS} {name}"]
@@ -203,9 +200,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     result = measure(parser.parse_args().rounds)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    path = write("inference", result)
     show(result)
+    print(path)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from benchmarks.data import data_folder
 from benchmarks.results import show, write
+from dinokit.backbones.catalog import NETWORKS
 from dinokit.data.mixture import permutation
 from dinokit.data.opening import open_pictures
 from dinokit.data.store import decode_all
@@ -103,19 +103,21 @@ def choose_size(model: str, pattern: Path, sizes: Sequence[int]) -> int:
 
 
 def run(model: str, sizes: Sequence[int], sets: Sequence[str]) -> list[Row]:
-    """All rows: the model, the same network at random initialisation, raw pixels."""
+    """All rows: raw pixels, the same network at random initialisation (if it is one of the catalogue), the model."""
     folder = data_folder()
-    random = f"random:{model}" if model == "dinokit_vitt16" else "random:dinokit_vitt16"
-    chosen = {name: choose_size(name, folder / SETS["imagenette"][0], sizes) for name in (model, random)}
+    network = load(model).info.name
+    random = [f"random:{network}"] if network in NETWORKS else []
+    if not random:
+        print(f"{model} is called {network}, which the catalogue does not know: no row of random weights", flush=True)
+    chosen = {name: choose_size(name, folder / SETS["imagenette"][0], sizes) for name in (*random, model)}
     rows = []
     for data in sets:
         train, test = (folder / part for part in SETS[data])
         rows.append(evaluate(data, "raw pixels", PIXEL_SIDE, pixel_features(train), pixel_features(test)))
-        for name in (random, model):
-            size = chosen[name]
+        for name, size in chosen.items():
             found = (token_features(name, part, size) for part in (train, test))
             rows.append(evaluate(data, name, size, *found))
-        for row in rows[-3:]:
+        for row in rows[-1 - len(chosen) :]:
             print(row, flush=True)
     return rows
 
@@ -130,8 +132,7 @@ def main() -> None:
     rows = run(options.model, options.sizes, options.sets)
     header = ("data", "features", "size", "kNN %", "linear %", "strength")
     show("frozen class tokens", header, [tuple(vars(row).values()) for row in rows])
-    figures: list[dict[str, Any]] = [vars(row) for row in rows]
-    print(write("knn", figures))
+    print(write("knn", {"rows": [vars(row) for row in rows]}))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.machine import describe
+
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -22,9 +24,9 @@ def show(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> No
     Console().print(table)
 
 
-def write(name: str, figures: Any) -> Path:
-    """Write benchmarks/results/NAME.json."""
+def write(name: str, figures: dict[str, Any]) -> Path:
+    """Write benchmarks/results/NAME.json: the figures, and the machine that they were measured on."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({"machine": describe(), **figures}, indent=1) + "\n", encoding="utf-8")
     return path
