@@ -162,7 +162,11 @@ class StreamedSquares:
         """Return uint8 [B, 3, S, S] and width / height, float32 [B]; `UserError` if none is readable."""
         self.prefetch(indices)  # what is not under way yet
         jobs, self._ahead = self._ahead, {}
-        results = [jobs[i].result() for i in _numbers(indices)]
+        try:
+            results = [jobs[i].result() for i in _numbers(indices)]
+        finally:
+            for job in jobs.values():
+                job.cancel()  # on Ctrl-C the program's end waits for no more of them
         aspects = torch.tensor([aspect for _, aspect in results], dtype=torch.float32)
         return torch.stack([square for square, _ in results]), aspects
 
