@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -312,3 +313,39 @@ def test_settings_out_of_bounds_are_named(field: str, value: object) -> None:
     with pytest.raises(UserError, match=field) as caught:
         CropSettings(**{field: value})  # type: ignore[arg-type]
     assert str(value) in str(caught.value)
+
+
+def test_a_shared_colour_is_the_same_for_all_crops_of_a_picture() -> None:
+    plain = torch.rand(6, 3, 1, 1, generator=torch.Generator().manual_seed(4)).mul(255).byte().expand(6, 3, 64, 64)
+    settings = CropSettings(32, 16, 4, blur_probabilities=(0, 0, 0), solarize_probability=0, share_colour=True)
+    crops = make_crops(plain, torch.ones(6), settings, IMAGENET, torch.Generator().manual_seed(5))
+    colours = torch.cat((crops.global_views.mean((3, 4)), crops.local_views.mean((3, 4))))  # [6 crops, 6, 3]
+    torch.testing.assert_close(colours, colours[:1].expand_as(colours), atol=1e-4, rtol=0)
+    settings = replace(settings, share_colour=False)
+    crops = make_crops(plain, torch.ones(6), settings, IMAGENET, torch.Generator().manual_seed(5))
+    assert (crops.global_views.mean((3, 4)).diff(dim=0).abs() > 0.05).any()
+
+
+def test_windows_of_global_crops_lie_where_their_boxes_say(photos: Tensor) -> None:
+    settings = CropSettings(64, 32, 4, local_from_global=True)
+    aspects = torch.ones(len(photos))
+    crops = make_crops(photos, aspects, settings, IMAGENET, torch.Generator().manual_seed(6), patch_size=16)
+    fresh = make_crops(
+        photos,
+        aspects,
+        replace(settings, local_from_global=False, local_number=0),
+        IMAGENET,
+        torch.Generator().manual_seed(6),
+    )
+    assert torch.equal(crops.global_views, fresh.global_views)
+    for i in range(4):
+        whole = crops.global_views[i // 2]
+        for b in range(len(photos)):
+            left, top, right, _ = crops.global_boxes[i // 2, b].tolist()
+            box = crops.local_boxes[i, b].tolist()
+            x = (box[0] - left) / (right - left) * 64
+            x = 32 - x if crops.local_flips[i, b] else x
+            y = (box[1] - top) / (crops.global_boxes[i // 2, b, 3].item() - top) * 64
+            x, y = round(x), round(y)
+            assert x % 16 == y % 16 == 0
+            assert torch.equal(crops.local_views[i, b], whole[b, :, y : y + 32, x : x + 32])

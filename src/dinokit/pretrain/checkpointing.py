@@ -59,6 +59,8 @@ def save_checkpoint(
 
 def make_folder(run: Path) -> None:
     """Make the run's folder. Raises `UserError` where nothing can be written."""
+    if run.exists() and not run.is_dir():
+        raise UserError(f"{run} is a file", "give a folder for the run")
     try:
         run.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=run):

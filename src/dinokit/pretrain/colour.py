@@ -43,6 +43,11 @@ class ColourDraw:
     grey: Tensor
     """[N] bool: the colour is taken away at the end."""
 
+    def repeat(self, times: int) -> ColourDraw:
+        """The same draw for each of `times` batches of pictures, one after another: [times * N]."""
+        drawn = (getattr(self, field.name) for field in fields(self))
+        return ColourDraw(*(value.repeat(times, *[1] * (value.ndim - 1)) for value in drawn))
+
     def to(self, device: torch.device) -> ColourDraw:
         """The same draw on another device."""
         moved = (getattr(self, field.name).to(device, non_blocking=True) for field in fields(self))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dinokit.errors import UserError
-from dinokit.pretrain.colour import MeanStd, distort_and_normalize, draw_colour, solarize
+from dinokit.pretrain.colour import ColourDraw, MeanStd, distort_and_normalize, draw_colour, solarize
 
 ASPECT_RANGE: Final = (3 / 4, 4 / 3)
 """Width / height of a crop in pixels of the original picture."""
@@ -74,6 +74,11 @@ class CropSettings:
     it shrinks with smaller crops, which it would otherwise rob of all detail."""
     solarize_probability: float = 0.2
     """Probability that the bright half of the second global crop is inverted."""
+    share_colour: bool = False
+    """One draw of jitter and grey for all crops of a picture (the published `share_color_jitter`)."""
+    local_from_global: bool = False
+    """Local crops are windows of the distorted global crops, half of each, on the patch grid (the published
+    `localcrops_subset_of_globalcrops`)."""
 
     def __post_init__(self) -> None:
         outside = (bound for bound in _BOUNDS if not bound[1] <= getattr(self, bound[0]) <= bound[2])
@@ -84,6 +89,8 @@ class CropSettings:
                 wrong.append((name, f"0 < low <= high <= {most}"))
         if len(self.blur_probabilities) != 3 or not all(0 <= p <= 1 for p in self.blur_probabilities):
             wrong.append(("blur_probabilities", "three values, 0 to 1"))
+        if self.local_from_global and self.local_size > self.global_size:
+            wrong.append(("local_size", "no more than global_size, of which local crops are windows"))
         for name, bound in wrong:
             raise UserError(f"crops.{name} = {getattr(self, name)} is out of bounds", f"give {bound}")
 
@@ -108,30 +115,62 @@ def make_crops(
     mean_std: MeanStd,
     generator: torch.Generator,
     dtype: torch.dtype = torch.float32,
+    patch_size: int = 16,
 ) -> Crops:
     """Takes two global and n local views of each picture, as the settings say.
 
     pictures: uint8 [B, 3, S, S], squashed to squares. aspects: float32 [B], original width / height; the
     squash is undone: crops have the shapes of the original. mean_std: of RGB in 0..1. generator: on the CPU.
-    dtype: of the views and of the larger products; bfloat16 costs up to about 3/255 of a colour.
+    dtype: of the views and of the larger products; bfloat16 costs up to about 3/255 of a colour. patch_size: grid
+    of the windows that `local_from_global` takes.
     """
     (first, second, local), number = settings.blur_probabilities, settings.local_number
+    number = 0 if settings.local_from_global else number
     plans = (
         _draw_plan(aspects.cpu(), settings, settings.global_scale, (first, second), generator),
         _draw_plan(aspects.cpu(), settings, settings.local_scale, number * (local,), generator),
     )
-    strengths = (settings.brightness, settings.contrast, settings.saturation, settings.hue)
-    chances = (settings.jitter_probability, settings.grey_probability)
+    shared = _draw_colour(len(pictures), settings, generator) if settings.share_colour else None
     done = []
     with torch.autocast(pictures.device.type, enabled=False):
         sizes = (settings.global_size, settings.local_size)
         for plan, out, published in zip(plans, sizes, PUBLISHED_SIZES, strict=True):
             views = _take(pictures, replace(plan, sigmas=plan.sigmas * out / published), out, dtype)
-            draw = draw_colour(plan.flips.numel(), strengths, *chances, generator)
+            count = len(plan.flips)
+            draw = shared.repeat(count) if shared else _draw_colour(count * len(pictures), settings, generator)
             done.append(distort_and_normalize(views.flatten(0, 1), draw, mean_std).view_as(views))
         chosen = torch.rand(len(pictures), generator=generator) < settings.solarize_probability
         solarize(done[0][1], chosen, mean_std)
-    return Crops(done[0], done[1], plans[0].boxes, plans[1].boxes, plans[0].flips, plans[1].flips)
+    crops = Crops(done[0], done[1], plans[0].boxes, plans[1].boxes, plans[0].flips, plans[1].flips)
+    return _take_windows(crops, settings, patch_size, generator) if settings.local_from_global else crops
+
+
+def _draw_colour(count: int, settings: CropSettings, generator: torch.Generator) -> ColourDraw:
+    strengths = (settings.brightness, settings.contrast, settings.saturation, settings.hue)
+    return draw_colour(count, strengths, settings.jitter_probability, settings.grey_probability, generator)
+
+
+def _take_windows(crops: Crops, settings: CropSettings, patch: int, generator: torch.Generator) -> Crops:
+    """Local crops as windows of the global ones: the first half of the first, the others of the second."""
+    out, side, number = settings.local_size, settings.global_size, settings.local_number
+    batch = crops.global_views.shape[1]
+    corners = torch.randint((side - out) // patch + 1, (number, batch, 2), generator=generator) * patch
+    source = torch.arange(number) * 2 // max(number, 1)  # [n], 0 or 1
+    windows = [
+        crops.global_views[source[i], b, :, y : y + out, x : x + out]
+        for i, row in enumerate(corners.tolist())
+        for b, (x, y) in enumerate(row)
+    ]
+    views = torch.stack(windows) if windows else crops.global_views.new_empty(0, 3, out, out)
+    boxes, flips = crops.global_boxes[source], crops.global_flips[source]  # [n, B, 4], [n, B]
+    left, top, right, bottom = boxes.unbind(-1)
+    x, y = corners.unbind(-1)
+    x = torch.where(flips, side - out - x, x) / side
+    y = y / side
+    width, height, share = right - left, bottom - top, out / side
+    x, y = left + x * width, top + y * height
+    places = torch.stack((x, y, x + share * width, y + share * height), dim=-1)
+    return replace(crops, local_views=views.unflatten(0, (number, batch)), local_boxes=places, local_flips=flips)
 
 
 @dataclass(frozen=True)

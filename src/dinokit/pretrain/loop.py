@@ -175,8 +175,9 @@ class Pretraining:
         crop_settings = settings.crops_at(self.step)
         statistics = (self.info.statistics.mean, self.info.statistics.std)
         generator = torch.Generator().manual_seed(_seed(settings.run.seed + 1, self.step))
-        crops = make_crops(pixels.to(self.device), aspects, crop_settings, statistics, generator, self.dtype)
-        side = crop_settings.global_size // self.info.spec.patch_size
+        patch = self.info.spec.patch_size
+        crops = make_crops(pixels.to(self.device), aspects, crop_settings, statistics, generator, self.dtype, patch)
+        side = crop_settings.global_size // patch
         masks = batch_masks(
             2 * settings.run.batch,
             (side, side),
