@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dinokit.checkpoints.load import load_model
+from dinokit.checkpoints.model import AssumptionWarning
 from dinokit.checkpoints.save import save_model
 from dinokit.errors import UserError
 
@@ -38,6 +40,7 @@ VALUES: dict[str, list[Any]] = {
     "depth": [10**9, 0, -1, 12.0, "12", None, True, float("nan"), 10**400, [1]],
     "width": [10**6, -192, 190, float("inf"), {}],
     "std": [[0, 1, 1], [1, 1], "abc", [1, 1, float("nan")], [1, 1, "1"]],
+    "mean": [[10**400, 0, 0]],
     "network": [None, [], 5, {}],
     "base": [0, -1, float("nan"), float("inf"), "100", None],
 }
@@ -55,6 +58,7 @@ EDITS: dict[str, list[Edit]] = {
     "normalize": [rope("normalize", value) for value in ("none", ["max"])],
     "image_size": [top("image_size", value) for value in (0, -5, 10**9, "224", 2.5)],
     "std": [top("std", value) for value in VALUES["std"]],
+    "damaged": [top("mean", value) for value in VALUES["mean"]],
     "network": [top("network", value) for value in VALUES["network"]] + [lambda config: config.pop("network")],
     "rope": [network("rope", value) for value in (None, 3, {"bose": 1})],
     "colour": [network("colour", 3)],
@@ -92,3 +96,24 @@ def test_a_config_of_another_size_names_the_first_wrong_key(folder: Path, tmp_pa
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     with pytest.raises(UserError, match=r"cls_token of shape \[1, 1, 192\], not \[1, 1, 384\]"):
         load_model(tmp_path)
+
+
+def test_whole_numbers_and_hostile_names_are_taken_as_they_are_meant(folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["network"]["layer_scale"] = 1
+    config["name"] = "a\ud800\x1b[2J\nb"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    model = load_model(tmp_path)
+    assert model.info.name == "a?[2Jb"
+    assert model.network.blocks[0].ls1.gamma.dtype == torch.float32  # type: ignore[union-attr]
+    assert load_model("random:dinokit_vitt16", layer_scale=1).network.blocks[0].ls1.gamma.is_floating_point()  # type: ignore[union-attr, operator]
+
+
+def test_the_config_of_a_transformers_model(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "dinov3_vit", "transformers_version": "4.56.0"}))
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    with pytest.raises(UserError, match=r"config\.json is that of a transformers model: give the \.pth"):
+        load_model(tmp_path)
+    with pytest.warns(AssumptionWarning):
+        assert load_model(tmp_path / "model.safetensors").info.spec.width == 192

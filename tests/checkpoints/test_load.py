@@ -1,5 +1,6 @@
 """Weights come in right whatever file they lie in: architectures read off keys, wrappers, round trips, assumptions."""
 
+import hashlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from dinokit.backbones.catalog import NETWORKS, spec_of
 from dinokit.backbones.vit import VisionTransformer
+from dinokit.checkpoints import load, save
+from dinokit.checkpoints.layouts import meta
 from dinokit.checkpoints.load import load_model
 from dinokit.checkpoints.model import AssumptionWarning
 from dinokit.checkpoints.save import save_model
@@ -84,19 +87,32 @@ def test_the_shape_of_a_published_network_is_read_off_its_file(tmp_path: Path) -
     assert (spec.rope.base, spec.rope.normalize) == (100.0, "separate")
 
 
+def test_a_published_file_has_the_spec_of_the_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(VisionTransformer(spec_of("dinov3_vits16")).state_dict(), tmp_path / "w.pth")
+    digest = hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest()
+    monkeypatch.setitem(meta.PUBLISHED_FILES, digest[:8], "dinov3_vits16")
+    info = load_model(tmp_path / "w.pth").info
+    assert (info.name, info.assumptions) == ("dinov3_vits16", ())
+    assert info.spec == NETWORKS["dinov3_vits16"]
+    assert info.spec.rope.rescale == 2.0
+
+
 def test_what_a_file_cannot_tell_is_said_and_can_be_given(tmp_path: Path) -> None:
     torch.save(golden_state("vit_mlp")[0], tmp_path / "w.pth")
     with pytest.warns(AssumptionWarning, match="norm_eps=1e-05") as caught:
         model = load_model(tmp_path / "w.pth")
     assert len(caught) == 1
-    assert len(model.info.assumptions) == 4
+    assert len(model.info.assumptions) == 6
     given = {
         "norm_eps": 1e-6,
         "rope_normalize": "max",
+        "rope_rescale": 2.0,
         "mean": (0.5,) * 3,
         "std": [0.5] * 3,
         "image_size": 96,
     }
+    with pytest.warns(AssumptionWarning, match="std of ImageNet"):
+        load_model(tmp_path / "w.pth", mean=[0.5, 0.5, 0.5])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         info = load_model(tmp_path / "w.pth", **given).info
@@ -114,6 +130,35 @@ def test_saved_and_loaded_is_the_same_bit_by_bit(tmp_path: Path) -> None:
         assert back.info == info
         assert all(torch.equal(value, state[key]) for key, value in back.network.state_dict().items())
     assert all(parameter.requires_grad for parameter in back.network.parameters())
+
+
+def test_a_model_is_read_while_it_is_saved_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (load_model(f"random:dinokit_vitt16:{seed}", depth=1) for seed in (1, 2))
+    save_model(tmp_path, first.network.state_dict(), first.info)
+    before, hash_file = (tmp_path / "config.json").read_bytes(), load.file_sha256
+
+    def hash_late(path: Path) -> str:
+        save_model(tmp_path, second.network.state_dict(), second.info)
+        return hash_file(path)
+
+    monkeypatch.setattr(load, "file_sha256", hash_late)
+    assert load_model(tmp_path).info.name == second.info.name
+    assert (tmp_path / "config.json").read_bytes() != before
+
+
+def test_a_save_that_fails_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model("random:dinokit_vitt16", depth=1)
+    info = save_model(tmp_path, model.network.state_dict(), model.info)
+
+    def fail(descriptor: int) -> None:
+        if len(list(tmp_path.glob(".*.tmp"))) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(save.os, "fsync", fail)
+    with pytest.raises(UserError, match=r"cannot write .*config\.json .No space"):
+        save_model(tmp_path, load_model("random:dinokit_vitt16:9", depth=1).network.state_dict(), model.info)
+    assert load_model(tmp_path).info == info
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
 
 
 def test_half_precision_halves_the_file_and_keeps_the_periods(tmp_path: Path) -> None:

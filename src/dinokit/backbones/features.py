@@ -35,7 +35,8 @@ class Grid:
 
     def _pixels_per_cell(self, picture: int, like: Tensor) -> Tensor:
         height, width = self.sizes[picture]
-        return torch.tensor([width / self.cols, height / self.rows], dtype=torch.float64, device=like.device)
+        dtype = torch.float32 if like.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        return torch.tensor([width / self.cols, height / self.rows], dtype=dtype, device=like.device)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ built from a number that was not checked first.
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import warnings
 from collections.abc import Mapping
@@ -20,7 +21,8 @@ from torch import Tensor
 from dinokit.backbones.catalog import NETWORKS, spec_of
 from dinokit.backbones.vit import VisionTransformer
 from dinokit.checkpoints.layouts import meta
-from dinokit.checkpoints.model import AssumptionWarning, LoadedModel, ModelInfo, info_from_config, override
+from dinokit.checkpoints.model import AssumptionWarning, LoadedModel, ModelInfo, info_from_config, is_ours, override
+from dinokit.checkpoints.names import printable
 from dinokit.checkpoints.save import CONFIG, WEIGHTS
 from dinokit.checkpoints.weights import file_sha256, plain_weights, read_tensors
 from dinokit.errors import UserError
@@ -90,9 +92,13 @@ def _load_folder(folder: Path, overrides: Mapping[str, Any]) -> LoadedModel:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(f"{folder} is no model: it has no {name}", "give a model folder, a run folder or a file")
-    info = info_from_config(_read_config(folder / CONFIG), str(folder / CONFIG))
-    if info.weights_sha256 != file_sha256(folder / WEIGHTS):
-        raise UserError(f"{folder / WEIGHTS} does not have the hash in {CONFIG}", "the file is damaged: copy it again")
+    for attempt in itertools.count():
+        info = info_from_config(_read_config(folder / CONFIG), str(folder / CONFIG))
+        if info.weights_sha256 == file_sha256(folder / WEIGHTS):
+            break
+        if attempt:  # a run may have saved between the two readings, but not twice
+            hint = "is it being written? otherwise it is damaged: copy it again"
+            raise UserError(f"{folder / WEIGHTS} does not have the hash in {CONFIG}", hint)
     state = read_tensors(folder / WEIGHTS)
     return _build(state, override(info, overrides, str(folder)), str(folder / WEIGHTS))
 
@@ -109,7 +115,8 @@ def _read_config(path: Path) -> Any:
 
 
 def _load_file(path: Path, overrides: Mapping[str, Any]) -> LoadedModel:
-    if path.name == WEIGHTS and (path.parent / CONFIG).is_file():
+    config = path.parent / CONFIG
+    if path.name == WEIGHTS and config.is_file() and is_ours(_read_config(config)):
         return _load_folder(path.parent, overrides)
     content = read_tensors(path)
     digest = file_sha256(path)
@@ -122,9 +129,13 @@ def _load_file(path: Path, overrides: Mapping[str, Any]) -> LoadedModel:
     assumptions: tuple[str, ...] = ()
     if published is None:
         spec, assumptions = meta.settle_unknowns(spec, overrides.keys())
+    else:
+        spec = spec_of(published)
     satellite = published is not None and published.endswith("sat493m")
     statistics = SATELLITE if satellite else IMAGENET
-    info = ModelInfo(published or path.stem, spec, statistics, weights_sha256=digest, assumptions=assumptions)
+    info = ModelInfo(
+        published or printable(path.stem), spec, statistics, weights_sha256=digest, assumptions=assumptions
+    )
     model = _build(state, override(info, overrides, str(path)), str(path))
     if assumptions:
         message = f"{path} does not say everything; assumed: {', '.join(assumptions)} (dinokit.load(...) takes others)"

@@ -9,6 +9,7 @@ from typing import Any
 
 from dinokit.backbones.rope import RopeSpec
 from dinokit.backbones.vit import VisionTransformer, ViTSpec
+from dinokit.checkpoints.names import printable
 from dinokit.checkpoints.spec_check import check_spec
 from dinokit.errors import UserError
 from dinokit.images.normalize import IMAGENET, Statistics
@@ -56,8 +57,15 @@ class AssumptionWarning(UserWarning):
     """A weights file could not tell something about its network, and it was assumed."""
 
 
+def is_ours(config: Any) -> bool:
+    """Whether dinokit, of this version or another, wrote this content of a `config.json`."""
+    return isinstance(config, Mapping) and str(config.get("format")).startswith("dinokit-")
+
+
 def info_from_config(config: Any, where: str) -> ModelInfo:
     """The content of a `config.json` that dinokit wrote; anything else is a `UserError` that names `where`."""
+    if isinstance(config, Mapping) and "model_type" in config and not is_ours(config):
+        raise UserError(f"{where} is that of a transformers model", "give the .pth file in Meta's key layout")
     if not isinstance(config, Mapping) or config.get("format") != FORMAT:
         raise UserError(f"{where} is not a dinokit config", f"its format must be {FORMAT}")
     try:
@@ -71,9 +79,9 @@ def info_from_config(config: Any, where: str) -> ModelInfo:
         size = config["image_size"]
     except KeyError as problem:
         raise UserError(f"{where} lacks {problem}", "save the model again") from None
-    except (TypeError, ValueError, UserError) as problem:
+    except (TypeError, ValueError, OverflowError, UserError) as problem:
         raise UserError(f"{where} is damaged ({problem})", "save the model again") from None
-    return check_info(ModelInfo(name, check_spec(spec, where), statistics, size, digest), where)
+    return check_info(ModelInfo(printable(name), check_spec(spec, where), statistics, size, digest), where)
 
 
 def check_info(info: ModelInfo, where: str) -> ModelInfo:
@@ -97,7 +105,7 @@ def override(info: ModelInfo, changes: Mapping[str, Any], where: str) -> ModelIn
         values = {
             name: _three_numbers(about.get(name, getattr(info.statistics, name)), name) for name in ("mean", "std")
         }
-    except (TypeError, ValueError) as problem:
+    except (TypeError, ValueError, OverflowError) as problem:
         raise UserError(f"{where}: {problem}", "give the channels red, green and blue") from None
     size = about.get("image_size", info.image_size)
     return check_info(replace(info, spec=spec, statistics=Statistics(**values), image_size=size), where)

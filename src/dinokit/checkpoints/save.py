@@ -1,4 +1,4 @@
-"""Writes a model as a folder: `model.safetensors` and `config.json`, each by temporary name and rename."""
+"""Writes a model as a folder: `model.safetensors` and `config.json`, renamed together from temporary names."""
 
 from __future__ import annotations
 
@@ -22,25 +22,36 @@ CONFIG = "config.json"
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` so that `path` holds either the old or the new bytes, never half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write several files of one folder, each whole; all are on the disk before the first takes its name."""
+    temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
+    path = next(iter(contents))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        for path, content in contents.items():
+            with open(temporaries[path], "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, temporary in temporaries.items():
+            os.replace(temporary, path)
     except OSError as problem:
         raise UserError(f"cannot write {path} ({problem.strerror})", "choose another place") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> str:
-    """Write a safetensors file and return its SHA-256. `dtype` narrows weights; RoPE periods stay float32."""
-    content = save({key: _narrow(key, value, dtype) for key, value in tensors.items()})
-    write_atomically(path, content)
-    return hashlib.sha256(content).hexdigest()
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
+    """Write a safetensors file. `dtype` narrows weights; RoPE periods stay float32."""
+    write_atomically(path, _pack(tensors, dtype))
+
+
+def _pack(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> bytes:
+    return save({key: _narrow(key, value, dtype) for key, value in tensors.items()})
 
 
 def _narrow(key: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -60,7 +71,8 @@ def save_model(
     folder = Path(folder)
     if folder.is_file():
         raise UserError(f"{folder} is a file", "give a folder to save the model in")
-    digest = save_tensors(folder / WEIGHTS, state, dtype)
-    info = replace(info, weights_sha256=digest)
-    write_atomically(folder / CONFIG, (json.dumps(info.to_config(), indent=1) + "\n").encode())
+    weights = _pack(state, dtype)
+    info = replace(info, weights_sha256=hashlib.sha256(weights).hexdigest())
+    config = (json.dumps(info.to_config(), indent=1) + "\n").encode()
+    write_together({folder / WEIGHTS: weights, folder / CONFIG: config})
     return info

@@ -2,19 +2,21 @@
 
 safetensors is checked by its own parser; a pickle goes through PyTorch's restricted unpickler, which knows tensors
 and plain containers and refuses everything that is code. What a small file may unpack to is bounded: neither a
-compressed archive nor a tensor whose elements all lie in one place makes the machine run out of memory.
+compressed archive, nor a tensor whose elements all lie in one place, nor a call for gigabytes makes the machine run
+out of memory.
 """
 
 from __future__ import annotations
 
 import hashlib
 import pickle
+import pickletools
 import re
 import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors.torch import load_file
@@ -26,6 +28,15 @@ PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 _GROWTH = 10
 """How many times its own size a zipped pickle may unpack to (PyTorch itself stores without compression)."""
 _SLACK = 16 << 20  # bytes
+_NEEDED = re.compile(
+    r"collections\.(OrderedDict|Counter)|builtins\.(set|complex)|torch\.((cuda\.)?\w+Storage|Size|device|[a-z]\w+)"
+    r"|torch\._utils\._rebuild_(?!qtensor)\w+|torch\._tensor\._rebuild_from_type_v2|torch\.nn\.parameter\.Parameter"
+    r"|torch\.serialization\._get_layout"
+)
+"""What a pickle of weights may name. PyTorch's own list also has `bytearray` and others that allocate what they are
+told."""
+_LEGACY_PICKLES = 5
+"""Pickles that a file of PyTorch before 1.6 begins with; numbers follow."""
 
 
 def read_tensors(path: Path) -> Any:
@@ -36,7 +47,7 @@ def read_tensors(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        _refuse_bomb(path)
+        _refuse_calls(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on old pickles: they load or they do not
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -67,9 +78,7 @@ def plain_weights(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     seen: set[int] = set()
     plain = {}
     for key, value in state.items():
-        fault = _fault(value)
-        if fault:
-            raise UserError(f"{where}: {key} {fault}", "the file is damaged or not a checkpoint")
+        check_weight(key, value, where)
         own = value.detach().to(torch.float32).contiguous()
         storage = own.untyped_storage()
         if storage.data_ptr() in seen or storage.nbytes() != own.nbytes:
@@ -81,9 +90,16 @@ def plain_weights(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     return plain
 
 
+def check_weight(key: str, value: Tensor, where: str) -> None:
+    """Raise `UserError` naming the key of a tensor that cannot be a weight; its numbers are not looked at."""
+    fault = _fault(value)
+    if fault:
+        raise UserError(f"{where}: {key} {fault}", "the file is damaged or not a checkpoint")
+
+
 def _fault(value: Tensor) -> str:
     """Why a tensor cannot be a weight, or nothing."""
-    if value.layout != torch.strided or not value.is_floating_point():
+    if value.layout != torch.strided or value.is_nested or not value.is_floating_point():
         return f"is {value.layout} of {value.dtype}, not a dense array of floats".replace("torch.", "")
     if value.device.type != "cpu":
         return "has no data"
@@ -92,14 +108,32 @@ def _fault(value: Tensor) -> str:
     return ""
 
 
-def _refuse_bomb(path: Path) -> None:
-    """Refuse a zipped pickle that says it unpacks to far more than its own size."""
-    if not zipfile.is_zipfile(path):
-        return
+def _refuse_calls(path: Path) -> None:
+    """Refuse a pickle that names what weights do not need, or a zipped one that unpacks to far more than its size."""
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\3\4":  # where PyTorch too sees no archive
+            file.seek(0)
+            for _ in range(_LEGACY_PICKLES):
+                _check_names(file)
+            return
     with zipfile.ZipFile(path) as archive:
-        size = sum(entry.file_size for entry in archive.infolist())
-    if size > _GROWTH * path.stat().st_size + _SLACK:
-        raise UserError(f"{path} would unpack to {size >> 20} MiB", "it is refused: it is not a plain checkpoint")
+        entries = archive.infolist()
+        size = sum(entry.file_size for entry in entries)
+        if size > _GROWTH * path.stat().st_size + _SLACK:
+            raise UserError(f"{path} would unpack to {size >> 20} MiB", "it is refused: it is not a plain checkpoint")
+        for entry in entries:
+            if entry.filename.lower().endswith(".pkl"):
+                with archive.open(entry) as pickled:
+                    _check_names(pickled)
+
+
+def _check_names(pickled: IO[bytes]) -> None:
+    """Read one pickle, executing nothing. `UnpicklingError` for a name that weights do not need."""
+    for opcode, argument, _ in pickletools.genops(pickled):
+        if opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL"):
+            name = str(argument).replace(" ", ".")
+            if not _NEEDED.fullmatch(name):
+                raise pickle.UnpicklingError(f"GLOBAL {name}")
 
 
 def _describe(path: Path, problem: pickle.UnpicklingError) -> str:

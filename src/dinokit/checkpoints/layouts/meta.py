@@ -17,6 +17,7 @@ from dinokit.backbones.rope import RopeSpec
 from dinokit.backbones.vit import ViTSpec
 from dinokit.checkpoints.layouts.strangers import recognize
 from dinokit.checkpoints.spec_check import check_spec
+from dinokit.checkpoints.weights import check_weight
 from dinokit.errors import UserError
 
 PUBLISHED_FILES = {
@@ -64,6 +65,8 @@ def spec_from_state(state: Mapping[str, Tensor]) -> ViTSpec:
     stranger = recognize(state)
     if stranger is not None:
         raise UserError(f"these are the weights of {stranger[0]}", stranger[1])
+    for key, value in state.items():
+        check_weight(key, value, "read off the weights")
     try:
         spec = _read_spec(state)
     except (KeyError, IndexError, ZeroDivisionError, TypeError, ValueError, OverflowError) as problem:
@@ -93,7 +96,7 @@ def _read_spec(state: Mapping[str, Tensor]) -> ViTSpec:
         layer_scale=1e-5 if "blocks.0.ls1.gamma" in state else None,
         untied_cls_norm="cls_norm.weight" in state,
         local_cls_norm="local_cls_norm.weight" in state,
-        rope=_read_rope(state["rope_embed.periods"].float(), head_dim),
+        rope=_read_rope(state["rope_embed.periods"].detach().float(), head_dim),
     )
 
 
@@ -119,7 +122,9 @@ def settle_unknowns(spec: ViTSpec, given: Collection[str]) -> tuple[ViTSpec, tup
     assumed = {
         "norm_eps": f"norm_eps={epsilon:g}",
         "rope_normalize": f'rope_normalize="{spec.rope.normalize}"',
-        "mean": "mean and std of ImageNet",
+        "rope_rescale": "no rope_rescale in training",
+        "mean": "mean of ImageNet",
+        "std": "std of ImageNet",
         "image_size": "image_size=224",
     }
     return replace(spec, norm_eps=epsilon), tuple(line for name, line in assumed.items() if name not in given)
