@@ -118,6 +118,8 @@ def test_embed_into_a_folder(place: Path, capsys: pytest.CaptureFixture[str]) ->
         ("--size 0", "size is 0"),
         ("--out file", "file"),
         ("--model dinokit_vit16", "did you mean dinokit_vitt16?"),
+        ("--device cuda:99", "this machine has no cuda:99 device"),
+        ("--precision int3", "precision 'int3' is unknown"),
     ],
 )
 def test_show_options(options: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,7 +137,7 @@ def test_show_options(options: str, said: str, capsys: pytest.CaptureFixture[str
         ("--bank labelled --query flat --k 1", "--query flat has pictures without labels"),
         ("--bank missing --query labelled", "missing is not found"),
         ("--bank labelled --query texts", "texts has no pictures"),
-        ("--bank labelled --query labelled --size 0", "size is 0"),
+        ("--bank labelled --query labelled --k 1 --size 0", "size is 0"),
         ("--bank labelled", "dinokit knn --help"),
     ],
 )
@@ -165,6 +167,9 @@ def test_a_checkpoint_of_the_wrong_size(verb: str, place: Path, capsys: pytest.C
         ("info clip.jpg", "not a weights file"),
         ("demo missing", "missing is not found"),
         ("demo texts", "no pictures in texts"),
+        ("demo flat --size 0", "size is 0"),
+        ("demo flat --size -5", "size is -5"),
+        ("info random:dinokit_vitt16 --device cpu:x", "device 'cpu:x' is unknown"),
     ],
 )
 def test_other_verbs(command: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,10 @@
 """Weighted nearest neighbours: the vote, its batches, and the measurement on pictures."""
 
+import io
+import tarfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +12,9 @@ import torch
 from PIL import Image
 
 import dinokit
+from dinokit.data.opening import open_pictures
 from dinokit.errors import UserError
-from dinokit.heads import knn
+from dinokit.heads import knn, probe
 from dinokit.heads.knn import knn_accuracy, knn_scores
 from dinokit.heads.probe import measure_knn
 
@@ -66,3 +71,74 @@ def test_colours_are_told_apart_on_real_files(tmp_path: Path) -> None:
     assert found["top1"] == 100.0
     assert (found["k"], found["bank"], found["query"]) == (3, 12, 12)
     assert found["images_per_second"] > 0
+
+
+def make_set(folder: Path, classes: str, count: int = 2) -> str:
+    """Pictures of one colour a class, whatever else the set has."""
+    colours = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 220, 30)}
+    for name in classes.split():
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (32, 32), colours[name]).save(folder / name / f"{number}.png")
+    return str(folder)
+
+
+def measure(bank: str, query: str, k: int = 1) -> dict[str, Any]:
+    backbone = dinokit.load("random:dinokit_vitt16")
+    return measure_knn(backbone, bank=bank, query=query, k=k, size=32, track=lambda items, *_: items)
+
+
+def test_classes_are_the_same_where_their_names_are(tmp_path: Path) -> None:
+    bank = make_set(tmp_path / "bank", "blue green red")
+    assert measure(bank, make_set(tmp_path / "query", "green red"))["top1"] == 100.0
+    with pytest.raises(UserError, match=r"has the class 'green', which --bank .* does not have"):
+        measure(make_set(tmp_path / "other", "blue red"), bank)
+
+
+def make_shard(path: Path, labels: Sequence[int], classes: str = "") -> str:
+    path.parent.mkdir()
+    if classes:
+        (path.parent / "classes.txt").write_text("\n".join(classes.split()))
+    picture = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(picture, "PNG")
+    with tarfile.open(path, "w") as archive:
+        for number, label in enumerate(labels):
+            for extension, content in (("png", picture.getvalue()), ("cls", str(label).encode())):
+                member = tarfile.TarInfo(f"{number}.{extension}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return str(path)
+
+
+def test_shards_without_names_keep_their_numbers(tmp_path: Path) -> None:
+    named = open_pictures(make_shard(tmp_path / "a" / "a.tar", [0, 1, 2], "red green blue"))
+    unnamed = open_pictures(make_shard(tmp_path / "b" / "b.tar", [2, 0, 1]))
+    other = open_pictures(make_shard(tmp_path / "c" / "c.tar", [0, 1], "blue red"))
+    assert probe._numbers_in_bank(named, unnamed).tolist() == [0, 1, 2]
+    assert probe._numbers_in_bank(named, other).tolist() == [2, 0]
+    with pytest.raises(UserError, match="has the class '0' and 2 more"):
+        probe._numbers_in_bank(open_pictures(make_set(tmp_path / "d", "red blue")), unnamed)
+
+
+def test_unreadable_pictures_are_left_out_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_CHUNK", 2)
+    bank, query = make_set(tmp_path / "bank", "blue red", 4), make_set(tmp_path / "query", "red")
+    for name in ("blue/0", "blue/1", "red/3"):  # the whole first chunk, and one of the last
+        (tmp_path / "bank" / f"{name}.png").write_text("no picture")
+    found = measure(bank, query)
+    assert (found["bank"], found["top1"]) == (5, 100.0)
+    assert (found["skipped"], found["summary"]) == (3, "skipped 3 files: 3 not a picture")
+    with pytest.raises(UserError, match="k = 6 neighbours of a bank of 5"):
+        measure(bank, query, k=6)
+    for path in (tmp_path / "query" / "red").iterdir():
+        path.write_text("no picture")
+    with pytest.raises(UserError, match=r"--query .*query has no readable picture, .*: red/0\.png is not a picture"):
+        measure(bank, query)
+
+
+def test_an_impossible_k_is_said_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "class_tokens", lambda *_: pytest.fail("it has begun to embed"))
+    bank = make_set(tmp_path / "bank", "blue red")
+    for k in (0, 5):
+        with pytest.raises(UserError, match=f"k = {k} neighbours of a bank of 4"):
+            measure(bank, bank, k=k)

@@ -61,7 +61,7 @@ def embed(source: Path, out: Path, **options: Any) -> dict[str, Any]:
         assert count == total, label
 
     chosen = {"model": MODEL, "size": 64, "batch_size": 1, **options}
-    chosen["backbone"] = load(chosen.pop("model"))
+    chosen["backbone"] = load(chosen.pop("model"), **chosen.pop("assume", {}))
     return embed_pictures([str(source)], out, track=track, **chosen)
 
 
@@ -88,6 +88,15 @@ def undisturbed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Ta
     embed(photos, out)
     table: pa.Table = pq.read_table(out)
     return table
+
+
+def assert_same(found: pa.Table, expected: pa.Table) -> None:
+    """Equal to rounding: another process may have chosen another form of attention."""
+    assert found.schema.equals(expected.schema, check_metadata=True)
+    assert found.drop_columns("embedding").equals(expected.drop_columns("embedding"))
+    rows, right = (np.stack(table["embedding"].to_numpy()) for table in (found, expected))
+    distances = np.linalg.norm(rows - right, axis=1) / np.linalg.norm(right, axis=1)
+    assert distances.max() < 0.02  # in bfloat16
 
 
 def test_rows_are_those_of_encode_in_order(photos: Path, tmp_path: Path) -> None:
@@ -153,7 +162,7 @@ def test_stopped_halfway_and_continued(
         assert "Traceback" not in stderr
     summary = embed(photos, out)
     assert 0 < summary["continued"] < 63
-    assert pq.read_table(out).equals(undisturbed, check_metadata=True)
+    assert_same(pq.read_table(out), undisturbed)
     assert not parts.exists()
 
 
@@ -166,16 +175,26 @@ def test_a_damaged_part_is_made_again(photos: Path, undisturbed: pa.Table, tmp_p
     second = folder / "part-000000016-000000032.parquet"
     second.write_bytes(second.read_bytes()[:-20])
     assert embed(photos, out)["continued"] == 16
-    assert pq.read_table(out).equals(undisturbed)
+    assert_same(pq.read_table(out), undisturbed)
 
 
-@pytest.mark.parametrize("other", [{"size": 32}, {"model": MODEL + ":7"}])
-def test_the_parts_of_another_job_are_left_alone(other: dict[str, Any], photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"size": 32}, "size"),
+        ({"model": MODEL + ":7"}, "model"),
+        ({"assume": {"norm_eps": 1e-3}}, "network_sha256"),
+        ({"assume": {"mean": [0.5, 0.5, 0.5]}}, "network_sha256"),
+    ],
+)
+def test_the_parts_of_another_job_are_left_alone(
+    other: dict[str, Any], named: str, photos: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "a.parquet"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedding_table.PartFolder, "finish", lambda self: 0)
         embed(photos, out)
-    with pytest.raises(UserError, match=f"another job .other {next(iter(other))}.: .*choose another --out"):
+    with pytest.raises(UserError, match=f"another job .other {named}.: .*choose another --out"):
         embed(photos, out, **other)
     assert embed(photos, out)["continued"] == 63
 
@@ -190,6 +209,17 @@ def test_parts_without_a_readable_picture(tmp_path: Path) -> None:
     assert list(folder.unreadable()) == [("b", "is empty"), ("c", "is empty")]
     assert folder.finish() == 2
     assert pq.read_table(tmp_path / "a.parquet").column("path").to_pylist() == ["a", "d"]
+
+
+def test_a_strip_of_too_many_patches_is_skipped(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (32, 32)).save(folder / "a.png")
+    Image.new("RGB", (12_000, 1)).save(folder / "strip.png")
+    summary = embed(folder, tmp_path / "a.parquet", size=448)
+    assert (summary["rows"], summary["summary"]) == (1, "skipped 1 file: 1 has too many patches at size 448")
+    with pytest.raises(UserError, match=r"strip\.png has too many patches at size 448: .*smaller size"):
+        embed(folder / "strip.png", tmp_path / "b.parquet", size=448)
 
 
 def test_file_names_that_are_no_text(tmp_path: Path) -> None:

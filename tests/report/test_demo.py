@@ -1,5 +1,6 @@
 """From photos to the page, with a stand-in for the network."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import torch
 from PIL import Image
 
 from dinokit.backbones.features import Features
+from dinokit.cli.app import main
 from dinokit.errors import UserError
 from dinokit.report import demo
 from dinokit.report.bundled_photos import TWO_VIEWS
+from dinokit.report.demo_page import LARGEST_SIDE
 
 
 class MeanColours:
@@ -92,3 +95,18 @@ def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("text")
     with pytest.raises(UserError, match="no pictures in"):
         demo.choose_photos(str(tmp_path))
+
+
+def test_photos_are_kept_as_small_as_they_are_shown(tmp_path: Path) -> None:
+    save(tmp_path / "large.png", (9, 9, 9), (1600, 1200))
+    [photo] = demo.encode_photos(demo.choose_photos(str(tmp_path))[0], MeanColours(), 448, pytest.fail)
+    assert photo.picture.shape == (LARGEST_SIDE * 3 // 4, LARGEST_SIDE, 3)
+
+
+def test_file_names_that_are_no_text_make_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.rename(save(tmp_path / "a.png", (9, 9, 9), (40, 32)), os.fsencode(tmp_path) + b"/caf\xe9\n.png")
+    out = os.fsdecode(os.fsencode(tmp_path) + b"/p\xe9")
+    options = ["--model", "random:dinokit_vitt16", "--size", "32", "--device", "cpu"]
+    assert main(["demo", str(tmp_path), "--out", out, *options]) == 0
+    assert "/p?/index.html in a browser" in capsys.readouterr().out
+    assert '"name":"caf?"' in Path(out, "index.html").read_text(encoding="utf-8")

@@ -88,5 +88,7 @@ def test_the_bundled_photos_are_a_dozen_small_and_credited() -> None:
     assert set(TWO_VIEWS) <= {file.name for file in files}
     for photo in photos:
         assert re.search(r"CC0|CC BY \d\.\d$", photo.credit), photo
+        assert re.search(r"^[^<>`]+; licence: https://creativecommons\.org/\S+$", photo.source), photo
+        assert "CC0" in photo.credit or photo.source.count("https://") == 2, photo
         with Image.open(photo.path) as picture:
             assert max(picture.size) <= 640

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dinokit.cli.models import Assume, open_backbone
+from dinokit.cli.models import Assume, Device, Precision, open_backbone
 
 
 def demo(
@@ -13,6 +13,8 @@ def demo(
     model: str = "dinokit_vitt16",
     size: int = 448,
     assume: Assume = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
 ) -> None:
     """Make a page that shows what the network sees in a dozen photos, or in yours.
 
@@ -32,17 +34,20 @@ def demo(
     """
     import time
 
-    from dinokit.cli.output import say, track, warn
+    from dinokit.cli.output import put, say, track, warn
+    from dinokit.errors import UserError
     from dinokit.report import demo as work
     from dinokit.report.demo_page import prepare_folder, write_demo_page
 
     started = time.perf_counter()
+    if size < 1:
+        raise UserError(f"size is {size}", "give the short side in pixels")
     chosen, remark = work.choose_photos(photos)
     if remark:
         say(remark)
     prepare_folder(out)
-    backbone = open_backbone(model, assume)
+    backbone = open_backbone(model, assume, device, precision)
     encoded = list(track(work.encode_photos(chosen, backbone, size, warn), len(chosen), "looking at photos"))
     about = work.describe(encoded, model, backbone.patch_size, size, time.perf_counter() - started)
     page = write_demo_page(encoded, work.choose_pair(encoded, chosen), about, out)
-    print(f"Done in {time.perf_counter() - started:.0f} s. Open {page} in a browser.")
+    put(f"Done in {time.perf_counter() - started:.0f} s. Open {page} in a browser.")

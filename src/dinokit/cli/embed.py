@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from dinokit.cli.models import Assume, open_backbone
+from dinokit.cli.models import Assume, Device, Precision, open_backbone
 
 
 def embed(
@@ -17,6 +17,8 @@ def embed(
     size: int | None = None,
     batch_size: int = 16,
     assume: Assume = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Write one row of features for each picture into a Parquet table.
@@ -38,13 +40,12 @@ def embed(
     json
         Print one JSON object with the counts instead of a line.
     """
-    from dinokit.cli.output import print_json, say, track
+    from dinokit.cli.output import print_json, put, say, track
     from dinokit.inference.embed import embed_pictures
 
+    backbone = open_backbone(model, assume, device, precision)
     try:
-        summary = embed_pictures(
-            images, out, backbone=open_backbone(model, assume), size=size, batch_size=batch_size, track=track
-        )
+        summary = embed_pictures(images, out, backbone=backbone, size=size, batch_size=batch_size, track=track)
     except KeyboardInterrupt:
         say(f"what is finished is kept in {out}.parts; the same command continues")
         raise
@@ -53,4 +54,4 @@ def embed(
     if json:
         print_json(summary)
     else:
-        print(f"{summary['rows']} rows in {out}")
+        put(f"{summary['rows']} rows in {out}")

@@ -4,10 +4,18 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from dinokit.cli.models import Assume, open_backbone
+from dinokit.cli.models import Assume, Device, Precision, open_model
 
 
-def info(name: str, /, *, assume: Assume = None, json: Annotated[bool, Parameter(negative=())] = False) -> None:
+def info(
+    name: str,
+    /,
+    *,
+    assume: Assume = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
     """Tell what a model is: its shape, size and where its weights come from.
 
     Parameters
@@ -17,12 +25,12 @@ def info(name: str, /, *, assume: Assume = None, json: Annotated[bool, Parameter
     json
         Print one JSON object instead of lines.
     """
-    from dinokit.cli.output import print_json
+    from dinokit.cli.output import print_json, put
     from dinokit.inference.info import describe_model
 
-    facts = describe_model(open_backbone(name, assume))
+    facts = describe_model(open_model(name, assume), device, precision)
     if json:
         print_json(facts)
     else:
         for key, value in facts.items():
-            print(f"{key:<20} {value}")
+            put(f"{key:<20} {value}")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from dinokit.cli.models import Assume, open_backbone
+from dinokit.cli.models import Assume, Device, Precision, open_backbone
 
 
 def knn(
@@ -16,6 +16,8 @@ def knn(
     k: int = 20,
     size: int | None = None,
     assume: Assume = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Measure a backbone by the labels of nearest neighbours.
@@ -33,14 +35,17 @@ def knn(
     k
         Number of neighbours.
     size
-        Short side in pixels; without it, the size the model was trained at.
+        Pictures are squashed to a square of this side in pixels; without it, the size the model was trained at.
     json
-        Print one JSON object: top1, top5 (per cent), k, bank, query, images_per_second.
+        Print one JSON object: top1, top5 (per cent), k, bank, query, skipped, summary, images_per_second.
     """
-    from dinokit.cli.output import print_json, track
+    from dinokit.cli.output import print_json, say, track
     from dinokit.heads.probe import measure_knn
 
-    result = measure_knn(open_backbone(model, assume), bank=bank, query=query, k=k, size=size, track=track)
+    backbone = open_backbone(model, assume, device, precision)
+    result = measure_knn(backbone, bank=bank, query=query, k=k, size=size, track=track)
+    if result["skipped"]:
+        say(result["summary"])
     if json:
         print_json(result)
     else:

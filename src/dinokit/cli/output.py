@@ -10,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.progress import TimeRemainingColumn as TimeLeftColumn
 from rich.text import Text
 
+from dinokit.checkpoints.names import printable
+
 T = TypeVar("T")
 
 
@@ -42,6 +44,11 @@ def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
 def print_json(values: Any) -> None:
     """One JSON object, the only thing on standard output."""
     print(json.dumps(values, ensure_ascii=False))
+
+
+def put(line: object) -> None:
+    """One line on standard output, whatever names it holds."""
+    print(printable(line))
 
 
 def say(text: str) -> None:

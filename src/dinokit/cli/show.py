@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dinokit.cli.models import Assume, open_backbone
+from dinokit.cli.models import Assume, Device, Precision, open_backbone
 
 
 def show(
@@ -13,6 +13,8 @@ def show(
     model: str = "dinokit_vitt16",
     size: int | None = None,
     assume: Assume = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
 ) -> None:
     """Write pictures of the features: their colours and the foreground.
 
@@ -21,14 +23,15 @@ def show(
     images
         Pictures, folders or patterns.
     out
-        Folder for the pictures; it is made if need be.
+        Folder for the pictures, NAME-features.png each; it is made if need be.
     model
         Whatever dinokit.load takes: a name, a file, a folder, a run.
     size
         Short side in pixels; without it, the size the model was trained at.
     """
-    from dinokit.cli.output import warn
+    from dinokit.cli.output import put, track, warn
     from dinokit.report.show import show_pictures
 
-    for path in show_pictures(images, open_backbone(model, assume), out, size=size, warn=warn):
-        print(path)
+    backbone = open_backbone(model, assume, device, precision)
+    for path in list(show_pictures(images, backbone, out, size=size, warn=warn, track=track)):
+        put(path)

@@ -24,7 +24,8 @@ class TerminalListener:
         self.task: TaskID | None = None
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False)
+        """One remark, as it is: names in it are no markup, and it is not wrapped."""
+        self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def decoded(self, done: int, total: int) -> None:
         if self.task is None:
@@ -72,13 +73,13 @@ def follow(prepare: Callable[[TerminalListener], Pretraining]) -> None:
         _stop_on_signals(run, listener)
         run.run(listener.trained)
     if run.pictures.skipped:
-        console.print(run.pictures.skipped.listing(), highlight=False)
+        listener.say(run.pictures.skipped.listing())
     ended = "stopped" if run.stopping else "done"
-    console.print(f"{ended} at step {run.step}; the model is in {run.run_folder / 'model'}", highlight=False)
+    listener.say(f"{ended} at step {run.step}; the model is in {run.run_folder / 'model'}")
     if (run.run_folder / "log.jsonl").is_file():
-        console.print(f"curves: {write_run_page(run.run_folder)}", highlight=False)
+        listener.say(f"curves: {write_run_page(run.run_folder)}")
     if run.stopping:
-        console.print("the same command goes on from here", highlight=False)
+        listener.say("the same command goes on from here")
 
 
 def _stop_on_signals(run: Pretraining, listener: TerminalListener) -> None:

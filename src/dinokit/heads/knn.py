@@ -23,6 +23,12 @@ class KnnAccuracy:
     top5: float
 
 
+def check_neighbours(k: int, count: int) -> None:
+    """Raise `UserError` if a bank of `count` pictures has no `k` neighbours."""
+    if not 1 <= k <= count:
+        raise UserError(f"k = {k} neighbours of a bank of {count} pictures", f"give 1 to {count}")
+
+
 def knn_scores(
     bank: Tensor, labels: Tensor, queries: Tensor, *, classes: int, k: int = 20, temperature: float = 0.07
 ) -> Tensor:
@@ -31,8 +37,7 @@ def knn_scores(
     bank [N, D] features with labels [N] in 0..C-1; queries [Q, D]. Only a block of the similarity matrix exists at
     a time. Raises `UserError` if k is not between 1 and N.
     """
-    if not 1 <= k <= len(bank):
-        raise UserError(f"k = {k} neighbours of a bank of {len(bank)} pictures", f"give 1 to {len(bank)}")
+    check_neighbours(k, len(bank))
     bank = F.normalize(bank.float(), dim=-1)
     scores = []
     for block in F.normalize(queries.float(), dim=-1).split(_QUERIES_AT_ONCE):

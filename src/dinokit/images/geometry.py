@@ -17,19 +17,25 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from dinokit.errors import UserError
+from dinokit.images.kinds import Finding
+from dinokit.images.read import ReadError
 
 Size = int | Sequence[int] | Literal["native"]
 """The size to work at, in pixels: the short side, or (height, width), or "native"."""
 
+MAX_PATCHES = 262_144
+"""The most patches that one picture may become: four times 4096 x 4096 pixels in patches of 16."""
+
 _SIZE_HINT = 'give the short side in pixels, (height, width), or "native"'
 
 
-def fit_to_grid(height: int, width: int, size: Size, patch: int) -> tuple[int, int]:
+def fit_to_grid(height: int, width: int, size: Size, patch: int, name: str = "the picture") -> tuple[int, int]:
     """Return the (height, width) nearest to the wanted `size` whose sides are multiples of `patch`.
 
     `height`, `width`: of the picture, in pixels. `size`: int = its short side afterwards, aspect kept;
     (height, width) = both sides; "native" = as it is. Each side is rounded to the nearest multiple of
-    `patch`, one patch at least. Raises `UserError` naming `size` if it is none of these.
+    `patch`, one patch at least. Raises `UserError` naming `size` if it is none of these, and `ReadError` with
+    the picture's `name` for more than `MAX_PATCHES`.
     """
     if size == "native":
         wanted = (float(height), float(width))
@@ -40,7 +46,11 @@ def fit_to_grid(height: int, width: int, size: Size, patch: int) -> tuple[int, i
         wanted = (float(size[0]), float(size[1]))
     else:
         raise UserError(f"size is {size!r}", _SIZE_HINT)
-    return _round(wanted[0], patch), _round(wanted[1], patch)
+    rows, cols = (max(1, math.floor(side / patch + 0.5)) for side in wanted)
+    if rows * cols > MAX_PATCHES:
+        hint = f"at most {MAX_PATCHES} of {patch} pixels: give a smaller size, or both sides"
+        raise ReadError(name, Finding(f"has too many patches at size {size}", hint))
+    return rows * patch, cols * patch
 
 
 def resize(pictures: Tensor, size: tuple[int, int]) -> Tensor:
@@ -60,15 +70,11 @@ def to_tensor(picture: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(picture).permute(2, 0, 1)[None]
 
 
-def to_grid(picture: NDArray[np.uint8], size: Size, patch: int) -> Tensor:
+def to_grid(picture: NDArray[np.uint8], size: Size, patch: int, name: str = "the picture") -> Tensor:
     """Resize a picture uint8 [H, W, 3] onto the patch grid -> uint8 [3, h, w]; see `fit_to_grid`."""
-    target = fit_to_grid(picture.shape[0], picture.shape[1], size, patch)
+    target = fit_to_grid(picture.shape[0], picture.shape[1], size, patch, name)
     return resize(to_tensor(picture), target)[0].contiguous()
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) > 0
-
-
-def _round(side: float, patch: int) -> int:
-    return max(1, math.floor(side / patch + 0.5)) * patch
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 < int(value) < 2**31

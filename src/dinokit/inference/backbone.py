@@ -111,7 +111,8 @@ class Backbone:
         size: the short side in pixels, (height, width) or "native"; None: the size the model was trained at. Each
         side is resized to the nearest multiple of the patch size: the aspect may change by half a patch, nothing
         is cropped. Pictures of one grid give one `Features` of B pictures; pictures whose grids differ give a list
-        of `Features` of one picture each, in order. Raises `UserError` for pictures that cannot be read.
+        of `Features` of one picture each, in order. Raises `UserError` for pictures that cannot be read or would
+        become more than `images.geometry.MAX_PATCHES` patches.
         """
         single = isinstance(pictures, (str, os.PathLike, bytes, Image.Image, np.ndarray))
         sources: list[Any] = [pictures] if single else list(pictures)  # type: ignore[arg-type]
@@ -121,7 +122,8 @@ class Backbone:
         for source in sources:
             picture = read(source)
             sizes.append((picture.shape[0], picture.shape[1]))
-            views.append(to_grid(picture, self.info.image_size if size is None else size, self.patch_size))
+            name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else "the picture"
+            views.append(to_grid(picture, self.info.image_size if size is None else size, self.patch_size, name))
         features = self.encode_views(views, sizes, batch_size)
         return Features.join(features) if len({view.shape for view in views}) == 1 else features
 
@@ -132,7 +134,11 @@ class Backbone:
         """Features of uint8 pictures [3, H, W] already on the patch grid, one by one in order.
 
         sizes: (height, width) of the source pictures. Views of one shape go through the network together.
+        Raises `UserError` where the network does not read three channels.
         """
+        if self.spec.in_channels != 3:
+            what = f"{self.info.name} reads pictures of {self.spec.in_channels} channels"
+            raise UserError(what, "give tensors to backbone(...); encode() and the command line have three")
         order = sorted(range(len(views)), key=lambda i: tuple(views[i].shape))
         found: list[Features | None] = [None] * len(views)
         start = 0

@@ -2,7 +2,8 @@
 
 The next pictures are decoded by threads while the network looks at the present ones. Work goes in chunks that lie
 at fixed places of the list and finished chunks are kept (`embedding_table`), so that a job that was interrupted
-and continued gives the rows of an undisturbed one. Memory holds two chunks and a part, however many pictures.
+and continued gives the rows of an undisturbed one, to rounding: each process chooses the fastest form of attention
+by itself. Memory holds two chunks and a part, however many pictures.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 
+from dinokit.checkpoints.names import printable
 from dinokit.checkpoints.save import write_atomically
 from dinokit.data.listing import SkippedFiles
 from dinokit.data.opening import open_pictures
@@ -54,7 +56,7 @@ def embed_pictures(
     if batch_size < 1:
         raise UserError(f"--batch-size is {batch_size}", "give 1 or more")
     if size is not None:
-        fit_to_grid(1, 1, size, 1)  # an impossible size is an error before the work
+        fit_to_grid(1, 1, size, backbone.patch_size)  # an impossible size is an error before the work
     skipped = SkippedFiles()
     pictures = open_pictures(list(sources), skipped)
     side = backbone.info.image_size if size is None else size
@@ -64,7 +66,7 @@ def embed_pictures(
     rate = (len(pictures) - continued) / (time.perf_counter() - started)
     for path, reason in folder.unreadable():
         skipped.add(path, reason)
-    _check_any_readable(pictures, folder)
+    _check_any_readable(pictures, folder, side, backbone.patch_size)
     _list_errors(out, skipped)
     return {
         "rows": folder.finish(),
@@ -81,9 +83,12 @@ def _describe_job(pictures: Pictures, backbone: Backbone, size: int) -> dict[str
     names = hashlib.sha256(pictures.name.encode("utf-8", "surrogatepass"))
     for i in range(len(pictures)):
         names.update(b"\0" + pictures.key(i).encode("utf-8", "surrogatepass"))
+    config = backbone.info.to_config()
+    network = json.dumps([config[name] for name in ("network", "mean", "std")])
     return {
         "model": backbone.info.name,
         "weights_sha256": backbone.info.weights_sha256,
+        "network_sha256": hashlib.sha256(network.encode()).hexdigest(),
         "precision": str(backbone.dtype).removeprefix("torch."),
         "size": size,
         "pictures": len(pictures),
@@ -147,7 +152,7 @@ def _embed_chunks(
 
 def _decode(pictures: Pictures, i: int, size: int, patch: int) -> _Decoded:
     picture = read(pictures.read_bytes(i), name=pictures.key(i))
-    return to_grid(picture, size, patch), (picture.shape[0], picture.shape[1])
+    return to_grid(picture, size, patch, pictures.key(i)), (picture.shape[0], picture.shape[1])
 
 
 def _embed_chunk(
@@ -169,18 +174,17 @@ def _embed_chunk(
 
 def _row(key: str, shape: tuple[int, int], token: torch.Tensor) -> Row:
     embedding = token.float().cpu().numpy().copy()  # [D], a copy: the patches are let go
-    key = key.encode("utf-8", "replace").decode()  # file names may be no text at all
-    return Row(key, shape[1], shape[0], embedding)
+    return Row(printable(key), shape[1], shape[0], embedding)
 
 
-def _check_any_readable(pictures: Pictures, folder: PartFolder) -> None:
+def _check_any_readable(pictures: Pictures, folder: PartFolder, size: int, patch: int) -> None:
     """Raise `UserError`, and forget the job, if not a single picture could be read."""
     bad = list(folder.unreadable())
     if len(bad) < len(pictures):
         return
     folder.discard()
     if len(pictures) == 1:
-        read(pictures.read_bytes(0), name=pictures.key(0))  # raises, with what to do about it
+        _decode(pictures, 0, size, patch)  # raises, with what to do about it
     raise UserError(
         f"none of the {len(bad)} pictures can be read, for example: {bad[0][0]} {bad[0][1]}",
         "name JPEG, PNG or WebP pictures",

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from dinokit.inference.backbone import Backbone
+from dinokit.checkpoints.model import LoadedModel
+from dinokit.inference.precision import choose_device, choose_dtype
 
 
-def describe_model(backbone: Backbone) -> dict[str, Any]:
-    """Facts of a model: shape, size, statistics, where its weights come from, what was assumed."""
-    spec, info = backbone.spec, backbone.info
+def describe_model(model: LoadedModel, device: str = "auto", precision: str = "auto") -> dict[str, Any]:
+    """Facts of a model: shape, size, statistics, where its weights come from, what was assumed, and in what a
+    backbone would compute with it. Nothing is moved to that device.
+    """
+    spec, info, place = model.info.spec, model.info, choose_device(device)
+    dtype = choose_dtype(precision, place)
     return {
         "name": info.name,
-        "parameters": sum(parameter.numel() for parameter in backbone.network.parameters()),
+        "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
         "width": spec.width,
         "blocks": spec.depth,
         "heads": spec.heads,
@@ -23,6 +27,6 @@ def describe_model(backbone: Backbone) -> dict[str, Any]:
         "mean": list(info.statistics.mean),
         "std": list(info.statistics.std),
         "weights_sha256": info.weights_sha256 or "none (random)",
-        "computes": f"{str(backbone.dtype).removeprefix('torch.')} on {backbone.device}",
+        "computes": f"{str(dtype).removeprefix('torch.')} on {place}",
         "assumed": ", ".join(info.assumptions) or "nothing",
     }

@@ -17,13 +17,16 @@ def choose_device(device: str) -> torch.device:
     """`auto` is CUDA, then Apple's MPS, then the CPU. An unavailable device is a `UserError`."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    kind = device.split(":")[0]
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if kind not in present:
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        found = torch.device("meta")
+    if found.type not in counts:
         raise UserError(f"device {device!r} is unknown", "give auto, cpu, cuda or mps")
-    if not present[kind]:
-        raise UserError(f"this machine has no {kind} device", "give --device cpu")
-    return torch.device(device)
+    if (found.index or 0) >= counts[found.type]:
+        raise UserError(f"this machine has no {device} device", "give --device cpu")
+    return found
 
 
 @lru_cache

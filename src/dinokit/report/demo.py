@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from dinokit.checkpoints.names import printable
 from dinokit.data.listing import find_pictures
 from dinokit.errors import UserError
 from dinokit.images.read import ReadError, read
 from dinokit.report.bundled_photos import TWO_VIEWS, BundledPhoto, bundled_photos
-from dinokit.report.demo_page import DemoPhoto
+from dinokit.report.demo_page import DemoPhoto, shrink
 from dinokit.report.feature_maps import nearest_photos
 
 MOST_PHOTOS = 24
@@ -27,7 +28,7 @@ def choose_photos(source: str | None) -> tuple[list[BundledPhoto], str]:
     if not paths:
         raise UserError(f"no pictures in {source}", "name a folder with JPEG, PNG or WebP files")
     remark = "" if len(paths) <= MOST_PHOTOS else f"showing the first {MOST_PHOTOS} of {len(paths)} photos"
-    return [BundledPhoto(path, path.stem, "") for path in paths[:MOST_PHOTOS]], remark
+    return [BundledPhoto(path, printable(path.stem)) for path in paths[:MOST_PHOTOS]], remark
 
 
 def encode_photos(
@@ -47,7 +48,8 @@ def encode_photos(
         yield DemoPhoto(
             name=photo.name,
             credit=photo.credit,
-            picture=picture,
+            source=photo.source,
+            picture=shrink(picture),
             patches=features.patches[0].float().cpu().numpy(),  # [h, w, D]
             cls=features.cls[0].float().cpu().numpy(),  # [D]
         )
@@ -79,7 +81,7 @@ def describe(encoded: Sequence[DemoPhoto], model: str, patch: int, size: int, se
     """What the page says about itself."""
     patches = sum(photo.patches.shape[0] * photo.patches.shape[1] for photo in encoded)
     return {
-        "model": Path(model).name if os.sep in model else model,
+        "model": printable(Path(model).name if os.sep in model else model),
         "photos": str(len(encoded)),
         "patches": f"{patches:,} of {patch} × {patch} pixels",
         "numbers per patch": str(encoded[0].patches.shape[-1]),

@@ -35,11 +35,20 @@ class DemoPhoto:
     credit: str
     """Whose it is and its licence; may be empty."""
     picture: feature_maps.Bytes
-    """uint8 [H, W, 3]"""
+    """uint8 [H, W, 3], as the page shows it: see `shrink`."""
     patches: feature_maps.Floats
     """[h, w, D]: the grid covers the whole picture."""
     cls: feature_maps.Floats
     """[D]"""
+    source: str = ""
+    """Where it and its licence can be read, as text with links."""
+
+
+def shrink(picture: feature_maps.Bytes) -> feature_maps.Bytes:
+    """The picture uint8 [H, W, 3] with sides of at most `LARGEST_SIDE` pixels."""
+    image = Image.fromarray(picture)
+    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+    return np.asarray(image)
 
 
 def write_demo_page(
@@ -117,13 +126,13 @@ def _page_data(photos: Sequence[DemoPhoto], pair: tuple[int, int] | None, about:
 
 def _photo_data(photo: DemoPhoto) -> dict[str, Any]:
     picture = Image.fromarray(photo.picture)
-    picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     picture.save(file, "jpeg", quality=84, optimize=True, progressive=True)
     front = np.round(feature_maps.foreground(photo.patches) * 255).astype(np.uint8)
     return {
         "name": photo.name,
         "credit": photo.credit,
+        "source": photo.source,
         "width": picture.width,
         "height": picture.height,
         "rows": photo.patches.shape[0],

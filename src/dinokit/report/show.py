@@ -5,7 +5,7 @@ hold. Colours are the first three principal components of the photo's own patche
 """
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dinokit.checkpoints.save import write_atomically
+from dinokit.data.folder import Files
 from dinokit.data.opening import open_pictures
+from dinokit.data.pictures import Pictures
 from dinokit.errors import UserError
-from dinokit.images.geometry import resize, to_tensor
+from dinokit.images.geometry import resize, to_grid, to_tensor
 from dinokit.images.read import ReadError, read
 from dinokit.inference.backbone import Backbone
 from dinokit.report.feature_maps import foreground, pca_colours
@@ -27,33 +29,42 @@ _GAP = 12
 _BACKGROUND = 0.12  # how bright the background stays in the third panel
 
 Bytes = NDArray[np.uint8]
+Track = Callable[[Iterable[int], int, str], Iterable[int]]
+"""Hands on the items of (items, how many, label) while it shows how far they are."""
 
 
 def show_pictures(
-    sources: Sequence[str], backbone: Backbone, out: Path, *, size: int | None, warn: Callable[[str], None]
+    sources: Sequence[str],
+    backbone: Backbone,
+    out: Path,
+    *,
+    size: int | None,
+    warn: Callable[[str], None],
+    track: Track,
 ) -> Iterator[Path]:
-    """Write `out`/NAME.png for each readable picture of `sources`, in order, and yield the paths.
+    """Write `out`/NAME-features.png for each readable picture of `sources`, in order, and yield the paths.
 
     size: short side in pixels; None: the model's own. Unreadable pictures go to `warn`. Raises `UserError` if
-    nothing can be read or `out` cannot be written.
+    nothing can be read, `out` cannot be written, or a file to write is one of the pictures themselves.
     """
     pictures = open_pictures(list(sources))
+    side = backbone.info.image_size if size is None else size
     _make_folder(out)
-    taken: set[str] = set()
+    paths = _free_paths(pictures, out)
     failures: list[ReadError] = []
-    for i in range(len(pictures)):
+    for i in track(range(len(pictures)), len(pictures), "drawing features"):
         try:
             picture = read(pictures.read_bytes(i), name=pictures.key(i))
+            view = to_grid(picture, side, backbone.patch_size, pictures.key(i))
         except ReadError as error:
             failures.append(error)
             continue
-        path = out / f"{_free_name(Path(pictures.key(i)).stem, taken)}.png"
-        patches = backbone.encode(picture, size=size).patches[0].float().cpu().numpy()  # [h, w, D]
+        [features] = backbone.encode_views([view], [(picture.shape[0], picture.shape[1])])
         content = io.BytesIO()
-        Image.fromarray(draw_maps(picture, patches)).save(content, "PNG")
-        write_atomically(path, content.getvalue())
-        yield path
-    if not taken:
+        Image.fromarray(draw_maps(picture, features.patches[0].cpu().numpy())).save(content, "PNG")
+        write_atomically(paths[i], content.getvalue())
+        yield paths[i]
+    if len(failures) == len(pictures):
         _raise_all(failures)
     for failure in failures:
         warn(f"{failure.message}; skipped")
@@ -77,14 +88,21 @@ def _enlarge(cells: NDArray[Any], factor: int) -> NDArray[Any]:
     return cells.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def _free_name(stem: str, taken: set[str]) -> str:
-    """`stem`, or `stem-2`, ... where a picture of another folder has it."""
-    name, number = stem, 1
-    while name in taken:
-        number += 1
-        name = f"{stem}-{number}"
-    taken.add(name)
-    return name
+def _free_paths(pictures: Pictures, out: Path) -> list[Path]:
+    """Where the features of each picture go; -2, ... is added where a picture of another folder has the name."""
+    paths: dict[Path, None] = {}
+    for i in range(len(pictures)):
+        name = f"{Path(pictures.key(i)).stem}-features"
+        number, path = 1, out / f"{name}.png"
+        while path in paths:
+            number += 1
+            path = out / f"{name}-{number}.png"
+        paths[path] = None
+    sources = {path.resolve() for path in pictures.paths} if isinstance(pictures, Files) else set()
+    for path in paths:
+        if path.resolve() in sources:
+            raise UserError(f"{path} is one of the pictures and would be overwritten", "give another --out")
+    return list(paths)
 
 
 def _make_folder(out: Path) -> None:

@@ -114,6 +114,7 @@ function listenToStage() {
   for (const canvas of Object.values(stage)) {
     canvas.addEventListener("pointermove", (event) => { if (!state.held) askHere(event, canvas); });
     canvas.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) return;
       const touched = event.pointerType !== "mouse";
       if (touched || !state.held) askHere(event, canvas);
       hold(!touched && !state.held);
@@ -129,7 +130,10 @@ function listenToStage() {
       const c = Math.min(Math.max(column + moves[event.key][1], 0), photo.cols - 1);
       ask(state.photo, r * photo.cols + c);
     } else if (event.key === "Enter" || event.key === " ") hold(!state.held);
-    else if (event.key === "n" || event.key === "p") bring(state.photo + (event.key === "n" ? 1 : -1));
+    else if (event.key === "n" || event.key === "p") {
+      hold(false);
+      bring(state.photo + (event.key === "n" ? 1 : -1));
+    }
     else return;
     event.preventDefault();
   });

@@ -30,6 +30,16 @@ function buildAlike() {
   }
 }
 
+// Text with its addresses as links.
+function appendLinked(node, text) {
+  for (const part of text.split(/(https:[^\s,;]+)/)) {
+    if (!part.startsWith("https:")) { node.append(part); continue; }
+    const link = make("a", "", part);
+    link.href = part;
+    node.append(link);
+  }
+}
+
 function buildWords() {
   Object.entries(page.about).forEach(([name, text], i) => {
     element("about").append(make("dt", "", name), make("dd", "", text));
@@ -41,7 +51,7 @@ function buildWords() {
   for (const photo of page.photos) {
     const line = make("li");
     line.append(make("b", "", photo.name));
-    if (photo.credit) line.append(": " + photo.credit);
+    if (photo.credit) appendLinked(line, `: ${photo.credit}. ${photo.source}`);
     element("credits").append(line);
   }
   element("packed").textContent = page.packed;

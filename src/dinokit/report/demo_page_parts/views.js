@@ -110,7 +110,7 @@ function buildViews() {
   slider.addEventListener("input", () => { views.count = +slider.value; views.marked = -2; mark(-1); });
   element("views-lines").addEventListener("input", (event) => { views.lines = event.target.value / 100; drawViews(); });
   for (const kind of ["pointermove", "pointerdown"]) canvas.addEventListener(kind, (event) => mark(nearestMatch(event)));
-  canvas.addEventListener("pointerleave", () => mark(-1));
+  canvas.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") mark(-1); });
   canvas.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
     if (event.key === "Escape") mark(-1);
