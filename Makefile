@@ -15,7 +15,7 @@ export UV_PYTHON_DOWNLOADS := never
 
 ifdef UV
 PIP = VIRTUAL_ENV=$(VENV) $(UV) --quiet pip
-MAKE_VENV = $(UV) --quiet venv --python "$$(command -v $(PYTHON))" $(VENV)
+MAKE_VENV = $(UV) --quiet venv --seed --python "$$(command -v $(PYTHON))" $(VENV)
 else
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 MAKE_VENV = $(PYTHON) -m venv $(VENV)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PICTURE = ROOT / "tests" / "pictures" / "000000000790.jpg"
+PICTURES = [ROOT / "tests" / "pictures" / name for name in ("000000000790.jpg", "000000005001.jpg")]
 USE = """
 import sys, dinokit
 assert "site" in dinokit.__file__, dinokit.__file__
@@ -27,7 +27,12 @@ def test_the_wheel_carries_everything_that_the_bundled_model_and_the_demo_need(t
     [wheel] = tmp_path.glob("dinokit-*.whl")
     site = tmp_path / "site"
     run(*pip, "install", "--no-deps", "--no-index", "--target", str(site), str(wheel))
-    found = run(sys.executable, "-c", USE, str(PICTURE), PYTHONPATH=str(site), OMP_NUM_THREADS="1")
+    place = {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    found = run(sys.executable, "-c", USE, str(PICTURES[0]), **place)
     assert found.strip() == "(1, 192) 4"
+    photos, out = f"{PICTURES[0].parent}/{{{','.join(path.name for path in PICTURES)}}}", tmp_path / "demo"
+    assert "Open" in run(sys.executable, "-m", "dinokit", "demo", photos, "--size", "64", "--out", str(out), **place)
+    assert (out / "index.html").stat().st_size > 50_000
+    assert len(list((site / "dinokit" / "report" / "demo_photos").glob("*.jpg"))) == 12
     for needed in ("report/demo_photos/CREDITS.md", "pretrain/presets/laptop.toml"):
         assert (site / "dinokit" / needed).is_file()
