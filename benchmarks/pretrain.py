@@ -107,7 +107,7 @@ def report(recipe: Recipe, step: dict[str, float], data: float, work: int) -> No
         "bf16_matrix_tflops": bf16,
         "share_of_bf16_rate": work / ours / 1e12 / bf16,
     }
-    show("training step, ViT-Tiny, 2 x 96 + 6 x 48 px, batch 64", ("figure", "value"), list(figures.items()))
+    show("training step of the small network", ("figure", "value"), list(figures.items()))
     print(write("pretrain", figures))
 
 

@@ -13,6 +13,7 @@ from dinokit.backbones.rope import RopeSpec
 from dinokit.backbones.vit import VisionTransformer, ViTSpec
 from dinokit.inference import attention, linear, prepared
 from dinokit.inference.prepared import prepare
+from dinokit.inference.side_by_side import split_batch
 
 CPU = torch.device("cpu")
 FORMATS = [torch.float32, torch.bfloat16]
@@ -206,7 +207,7 @@ def test_the_fastest_form_is_measured_once_for_a_class_of_lengths(monkeypatch: p
 
     monkeypatch.setattr(attention, "fastest", last)
     for tokens in (201, 250, 201, 300):
-        assert attention.choose_form(torch.zeros(2, tokens, 8), 2, lambda form: None) == "written out"
+        assert attention.choose_form((2, tokens, 8), 2, torch.float32, CPU, lambda: lambda form: None) == "written out"
     assert asked == [FORMS, FORMS]
     assert len(attention.chosen_forms()) == 2
 
@@ -222,3 +223,31 @@ def test_a_change_must_win_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear.time, "thread_time", lambda: next(clock, now))
     assert linear.fastest({"first": lambda: spend(1.00), "other": lambda: spend(0.99)}, seconds=9) == "first"
     assert linear.fastest({"first": lambda: spend(1.00), "other": lambda: spend(0.90)}, seconds=9) == "other"
+
+
+@pytest.mark.parametrize("batch", [1, 4, 5, 9])
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_pieces_on_threads_of_their_own_give_the_features_of_the_whole(dtype: torch.dtype, batch: int) -> None:
+    fast, threads = prepare(random_network(), CPU, dtype), torch.get_num_threads()
+    pictures = torch.randn(batch, 3, 40, 24)
+    try:
+        torch.set_num_threads(1)
+        whole = fast.intermediate(pictures, [0, -1], norm=True)
+        torch.set_num_threads(2)
+        assert len(split_batch(pictures, 17)) == {1: 1, 4: 2, 5: 1, 9: 2}[batch]
+        for parts, expected in zip(fast.intermediate(pictures, [0, -1], norm=True), whole, strict=True):
+            assert_same(parts, expected, dtype)
+            assert parts.grid == expected.grid
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_long_batches_become_pieces_that_fit_a_cache() -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert [len(piece) for piece in split_batch(torch.zeros(16, 1), 201)] == [4, 4, 4, 4]
+        assert [len(piece) for piece in split_batch(torch.zeros(4, 1), 4101)] == [1, 1, 1, 1]
+    finally:
+        torch.set_num_threads(threads)

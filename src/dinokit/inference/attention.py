@@ -58,17 +58,24 @@ def possible_forms(device: torch.device, batch: int, heads: int, tokens: int) ->
     return forms
 
 
-def choose_form(x: Tensor, heads: int, run: Callable[[Form], object]) -> Form:
-    """The form in which `run` is fastest for tokens x [B, T, D]; measured once for each class of lengths.
+def choose_form(
+    shape: tuple[int, int, int],
+    heads: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    prepare: Callable[[], Callable[[Form], object]],
+) -> Form:
+    """The form in which `prepare()` is fastest for tokens of shape [B, T, D]; measured once for a class of lengths.
 
     A class is a power of two of tokens, for one number format, width and number of heads.
     """
-    batch, tokens, width = x.shape
-    forms = possible_forms(x.device, batch, heads, tokens)
+    batch, tokens, width = shape
+    forms = possible_forms(device, batch, heads, tokens)
     if len(forms) == 1:
         return forms[0]
-    key = (x.dtype, width, heads, tokens.bit_length(), tokens % MULTIPLE == 0, tuple(forms))
+    key = (dtype, width, heads, tokens.bit_length(), tokens % MULTIPLE == 0, tuple(forms))
     if key not in _chosen:
+        run = prepare()
         _chosen[key] = fastest({form: lambda form=form: run(form) for form in forms})  # type: ignore[misc]
     return _chosen[key]
 
@@ -87,14 +94,15 @@ def to_pairs(rows: Tensor, heads: int) -> Tensor:
 def rotate(x: Tensor, table: Table) -> Tensor:
     """Turn queries and keys x [2, B, heads, T, d] by half tables [T, d/2]; prefix rows are the identity.
 
-    Scores do not mind the order of elements within a head, so pairs stay pairs; x may be overwritten.
+    Scores do not mind the order of elements within a head, so pairs stay pairs. The result lies in one piece.
     """
     cosine, sine = table
-    if rotates_pairs(x.device, x.dtype):
-        torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(torch.complex(cosine, sine))
-        return x
-    first, second = x.chunk(2, dim=-1)
     turned = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    if rotates_pairs(x.device, x.dtype):
+        pairs, out = (torch.view_as_complex(t.unflatten(-1, (-1, 2))) for t in (x, turned))
+        torch.mul(pairs, torch.complex(cosine, sine), out=out)
+        return turned
+    first, second = x.chunk(2, dim=-1)
     left, right = turned.chunk(2, dim=-1)
     torch.mul(first, cosine, out=left).addcmul_(second, sine, value=-1)
     torch.mul(second, cosine, out=right).addcmul_(first, sine)

@@ -7,7 +7,7 @@ the compute dtype, the final norm in float32. `backbones/vit.py` is the readable
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +29,7 @@ from dinokit.inference.attention import (
     to_pairs,
 )
 from dinokit.inference.linear import Product, pack, packing_pays
+from dinokit.inference.side_by_side import run_side_by_side, split_batch
 
 _TABLES_KEPT = 8
 
@@ -94,12 +95,19 @@ class Prepared:
     @torch.no_grad()
     def intermediate(self, pictures: Tensor, layers: Sequence[int], norm: bool) -> list[Features]:
         """Features after the given blocks, in the order asked for, through the final norm or as they are."""
-        wanted = [layer % self.spec.depth for layer in layers]
         patch = self.spec.patch_size
         rows, cols = pictures.shape[2] // patch, pictures.shape[3] // patch
-        x = self._embed(pictures[..., : rows * patch, : cols * patch].to(self.dtype))  # [B, 1 + R + rows*cols, D]
+        pieces = split_batch(pictures, len(self.prefix) + rows * cols)
+        form = self._choose_form(pieces[0], rows, cols)
+        found = run_side_by_side(partial(self._run, layers=layers, norm=norm, form=form), pieces)
+        return found[0] if len(found) == 1 else [Features.join(parts) for parts in zip(*found, strict=True)]
+
+    @torch.no_grad()  # which a thread has to say for itself
+    def _run(self, pictures: Tensor, layers: Sequence[int], norm: bool, form: Form) -> list[Features]:
+        wanted = [layer % self.spec.depth for layer in layers]
+        rows, cols = (side // self.spec.patch_size for side in pictures.shape[2:])
+        x = self._embed(pictures)  # [B, 1 + R + rows*cols, D]
         tokens = x.shape[1]
-        form = choose_form(x, self.spec.heads, partial(self._try_form, x, rows, cols))
         x = pad_tokens(x) if form == "sdpa padded" else x
         table = self._table(rows, cols, x.shape[1])
         found: dict[int, Features] = {}
@@ -109,14 +117,26 @@ class Prepared:
                 found[index] = self._features(x[:, :tokens].float(), pictures, norm)
         return [found[layer] for layer in wanted]
 
-    def _try_form(self, x: Tensor, rows: int, cols: int, form: Form) -> None:
-        padded = pad_tokens(x[:2]) if form == "sdpa padded" else x[:2].clone()
-        self.blocks[0](padded, self._table(rows, cols, padded.shape[1]), form, x.shape[1])
+    def _choose_form(self, pictures: Tensor, rows: int, cols: int) -> Form:
+        shape = (len(pictures), len(self.prefix) + rows * cols, self.spec.width)
+        return choose_form(shape, self.spec.heads, self.dtype, self.device, partial(self._try_form, pictures))
+
+    def _try_form(self, pictures: Tensor) -> Callable[[Form], object]:
+        """What one block does with two of the pictures, in a given form."""
+        rows, cols = (side // self.spec.patch_size for side in pictures.shape[2:])
+        x = self._embed(pictures[:2])
+
+        def run(form: Form) -> None:
+            tokens = pad_tokens(x) if form == "sdpa padded" else x.clone()
+            self.blocks[0](tokens, self._table(rows, cols, tokens.shape[1]), form, x.shape[1])
+
+        return run
 
     def _embed(self, pictures: Tensor) -> Tensor:
-        batch, channels, height, width = pictures.shape
-        patch = self.spec.patch_size
-        cells = pictures.reshape(batch, channels, height // patch, patch, width // patch, patch)
+        (batch, channels), patch = pictures.shape[:2], self.spec.patch_size
+        rows, cols = (side // patch for side in pictures.shape[2:])
+        whole = pictures[..., : rows * patch, : cols * patch].to(self.dtype)
+        cells = whole.reshape(batch, channels, rows, patch, cols, patch)
         pixels = cells.permute(0, 2, 4, 1, 3, 5).flatten(1, 2).flatten(2)  # [B, h*w, C*p*p]
         return torch.cat([self.prefix.expand(batch, -1, -1), self.patch_embed(pixels)], dim=1)
 

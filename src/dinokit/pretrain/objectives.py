@@ -180,11 +180,11 @@ class CodingRateSettings:
     expansion_weight: float = 0.4
     """Weight of the coding rate per dimension: about 1 - w of a direction's variance must be predictable for it to
     survive. Ten times as much drives views apart and fails."""
-    patch_weight: float = 0.5
+    patch_weight: float = 0.2
     """Weight of the cosine distance of masked patches to the teacher's, and of their own coding rate."""
     match_weight: float = 0.5
     """The same for patches that both global crops show, towards the teacher's at that place of the other crop."""
-    patch_expansion_weight: float = 0.6
+    patch_expansion_weight: float = 1.5
     """Weight of the patches' coding rate: higher, because less of a patch can be told from what is around it."""
     patch_after: int = 0
     """Step at which the patch losses begin: earlier they hold the class token back."""
