@@ -19,6 +19,7 @@ from torch import Tensor
 from benchmarks.data import data_folder
 from benchmarks.results import show, write
 from dinokit.backbones.catalog import NETWORKS
+from dinokit.data.listing import SkippedFiles
 from dinokit.data.mixture import permutation
 from dinokit.data.opening import open_pictures
 from dinokit.data.store import decode_all
@@ -58,7 +59,7 @@ def pixel_features(pattern: Path) -> Labelled:
 
 def token_features(model: str, pattern: Path, size: int) -> Labelled:
     """Class tokens of whole pictures at `size` x `size`: [N, D]."""
-    tokens, labels = zip(*class_tokens(load(model), open_pictures(pattern), size), strict=True)
+    tokens, labels = zip(*class_tokens(load(model), open_pictures(pattern), SkippedFiles(), size), strict=True)
     return torch.cat(tokens), torch.cat(labels)
 
 

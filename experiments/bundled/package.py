@@ -1,6 +1,6 @@
 """Puts the last run's model into the package, in half precision; keeps its heads, the joined log and curves here.
 
-python experiments/bundled/package.py runs/bundled-1 runs/bundled-2 runs/bundled-3 --size 128
+python experiments/bundled/package.py runs/1 runs/2 runs/3 --size 128
 """
 
 import argparse

@@ -2,15 +2,20 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import dinokit
+from dinokit.checkpoints.load import load_model
+from dinokit.checkpoints.save import save_model
 from dinokit.cli.app import main
 
 PICTURES = Path(__file__).parents[1] / "pictures"
@@ -52,14 +57,35 @@ def test_interrupted_it_saves_and_the_same_command_goes_on(tmp_path: Path) -> No
     assert steps == list(range(1, last + 3))
 
 
-def test_the_budget_derives_the_run_and_what_was_set_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_budget_derives_the_run_and_what_was_set_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dinokit.pretrain.budget.LEAST_STEPS", 1)
     out = tmp_path / "run"
-    order = ["pretrain", str(PICTURES), "--out", str(out), "--budget", "1h", *SMALL, "run.steps=2"]
-    assert main([*order, "optimizer.warmup=1", "optimizer.cooldown=1", "stages=[]"]) == 0
-    assert "batch 4, 2 steps; crops 32/16 px" in capsys.readouterr().err
+    assert main(["pretrain", str(PICTURES), "--out", str(out), "--budget", "3s", *SMALL]) == 0
+    said = capsys.readouterr().err
     recipe = tomllib.loads((out / "recipe.toml").read_text())
-    assert recipe["coding_rate"]["patch_after"] > 100  # the end of the first stage of an hour
-    assert recipe["dinov3"]["prototypes"] == 512
+    steps = recipe["run"]["steps"]
+    assert f"batch 4, {steps} steps" in said
+    assert f"done at step {steps}" in said
+    assert recipe["optimizer"]["lr"] == 1e-3 * (4 / 64) ** 0.5
+    assert recipe["optimizer"]["cooldown"] == steps - sum(stage["steps"] for stage in recipe["stages"])
+    assert {stage["global_size"] for stage in recipe["stages"]} == {32}
+
+
+def test_a_run_from_another_model_goes_on_as_that_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = tmp_path / "start"
+    backbone = dinokit.load("random:vit_small")
+    info = replace(backbone.info, statistics=replace(backbone.info.statistics, mean=(0.5, 0.5, 0.5)))
+    save_model(start, backbone.network.state_dict(), info)
+    order = ["pretrain", str(PICTURES), "--out", str(tmp_path / "run"), "--init", str(start), *SMALL]
+    assert main([*order, "run.steps=1"]) == 0
+    shutil.rmtree(start)
+    assert main([*order, "run.steps=2"]) == 0
+    assert "going on from step 1" in capsys.readouterr().err
+    model = load_model(tmp_path / "run")
+    assert model.info.statistics.mean == (0.5, 0.5, 0.5)
+    assert model.network.spec.width == 384
 
 
 def test_a_run_that_cannot_be_written_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

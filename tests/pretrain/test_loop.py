@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -184,3 +185,41 @@ def test_stages_change_the_crop_size_on_the_way(tmp_path: Path) -> None:
         run.step = step
         sizes.append(run.make_batch()[0].global_views.shape[-1])
     assert sizes == [48, 48, 48, 32, 32]
+
+
+def test_patch_losses_begin_when_they_should_and_look_at_the_other_crop(tmp_path: Path) -> None:
+    run = start(small_recipe(coding_rate={"patch_after": 2, "hidden": 64, "projection": 32}), tmp_path)
+    patch_losses = {"patch_distance", "patch_expansion", "match_distance", "match_expansion"}
+    found = []
+    for _ in range(3):
+        found.append(patch_losses & run.train_step().keys())
+        run.step += 1
+    assert found == [set(), set(), patch_losses]
+    crops, masks = run.make_batch()
+    whole = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand_as(crops.global_boxes)
+    upright = torch.zeros_like(crops.global_flips)
+    unmasked = replace(masks, masks=torch.zeros_like(masks.masks))
+    same = replace(crops, global_views=crops.global_views[:1].expand_as(crops.global_views))
+    distances = []
+    for chosen in (same, crops):
+        chosen = replace(chosen, global_boxes=whole, global_flips=upright)
+        run.networks.student.load_state_dict(run.networks.teacher.state_dict())
+        with torch.autocast(run.device.type, run.dtype, enabled=run.dtype != torch.float32):
+            losses, _ = run.networks(chosen, unmasked, run.step)
+        distances.append(float(losses.parts["match_distance"]))
+    assert distances[0] == pytest.approx(0, abs=1e-3)
+    assert distances[1] > 10 * distances[0] + 1e-3
+
+
+def test_the_monitors_signs_outlive_the_process(tmp_path: Path) -> None:
+    run = start(small_recipe(), tmp_path)
+    run.monitor.signs["1"] = 4
+    run.run()
+    assert start(small_recipe(), tmp_path).monitor.signs == {}  # healthy features took it back
+    run = start(small_recipe(), tmp_path / "other")
+    run.train_step()
+    run.step, run.monitor.signs["1"] = 1, 1
+    run.save()
+    again = start(small_recipe(), tmp_path / "other")
+    assert again.monitor.signs == {"1": 1}
+    assert not again.other_pictures

@@ -44,6 +44,7 @@ def test_assignments_override_by_name() -> None:
         ("masks.ratio=[0.5, 0.1]", "out of bounds"),
         ("teacher.momentum_end=1.5", "out of bounds"),
         ("stages=5", "5 is no stage"),
+        ("coding_rate.projection=0", r"coding_rate\.projection = 0 is out of bounds"),
         ("dinov3.koleo_neighbours=64", "less than run.batch"),
         ("dinov3.teacher_temperature_warmup=-1", "teacher_temperature_warmup"),
         ("optimizer=3", "is one value"),
@@ -68,6 +69,7 @@ def test_the_parts_of_a_run_must_fit_into_its_steps() -> None:
         (["optimizer.cooldown=5"], r"set run\.steps"),
         (["optimizer.schedule=cosine"], r"set run\.steps"),
         (["run.steps=1000", "optimizer.cooldown=1400"], "do not fit into 1000"),
+        (["run.steps=200", "optimizer.schedule=cosine"], "do not fit into 200"),
     ):
         with pytest.raises(UserError, match=message):
             recipe_from_dict(parse_assignments(assignments)).check_length()
@@ -114,13 +116,20 @@ def test_the_budget_leaves_time_for_the_probes() -> None:
     assert seconds_of(recipe) + 60 * 3 == pytest.approx(3600, rel=0.03)
 
 
-def test_the_budget_keeps_what_was_chosen() -> None:
+def test_the_budget_keeps_what_was_chosen_and_builds_on_it() -> None:
+    recipe = derived({"run": {"batch": 16}, "optimizer": {"cooldown": 30}, "crops": {"global_size": 96}})
+    assert (recipe.run.batch, recipe.optimizer.lr, recipe.optimizer.cooldown) == (16, 5e-4, 30)
+    assert {stage.global_size for stage in recipe.stages} | {recipe.crops.global_size} == {96}
+    assert recipe.coding_rate.patch_after == pytest.approx(0.45 * recipe.run.steps, abs=2)
     preset = read_toml(read_preset("dinov3"), "dinov3")
-    RATES[224] = 2.0
-    recipe = derived(merge(preset, {"optimizer": {"cooldown": 30}, "run": {"batch": 16}}), seconds=36_000)
-    assert (recipe.network, recipe.run.batch, recipe.dinov3.prototypes) == ("dinov3_vits16", 16, 8192)
-    assert recipe.optimizer.cooldown == 30
-    assert {stage.global_size for stage in recipe.stages} | {recipe.crops.global_size} == {224}
+    recipe = derived(merge(preset, {"crops": {"global_size": 128}}))
+    assert (recipe.network, recipe.dinov3.prototypes, recipe.crops.local_size) == ("dinov3_vits16", 8192, 96)
+
+
+@pytest.mark.parametrize("chosen", [{"run": {"steps": 700}}, {"stages": []}])
+def test_a_length_and_a_budget_contradict_each_other(chosen: Mapping[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"derives run\.steps"):
+        derived(chosen)
 
 
 def test_a_budget_too_small_to_learn_is_refused() -> None:

@@ -24,7 +24,7 @@ MULTIPLE = 16
 QUERY_ROWS = 512
 """Query rows whose scores are held at a time by the written-out form."""
 MAX_SCORES = 2**25
-"""Scores held at a time at most (64 MiB in bfloat16); beyond that there is no written-out form."""
+"""Scores that a thread holds at a time at most (64 MiB in bfloat16); beyond that there is no written-out form."""
 
 _chosen: dict[tuple[object, ...], Form] = {}
 

@@ -143,14 +143,16 @@ class Prepared:
     def _table(self, rows: int, cols: int, length: int) -> Table:
         """Half of the cosine and sine columns (the other half repeats them): [length, d/2] each."""
         key = (rows, cols, length)
-        if key not in self._tables:
+        table = self._tables.get(key)
+        if table is None:
             cosine, sine = self.rope(rows, cols, len(self.prefix))
             half, padding = cosine.shape[1] // 2, (0, 0, 0, length - len(cosine))
             cosine, sine = F.pad(cosine[:, :half], padding, value=1), F.pad(sine[:, :half], padding)
+            table = (cosine.to(self.dtype).contiguous(), sine.to(self.dtype).contiguous())
             if len(self._tables) >= _TABLES_KEPT:
-                self._tables.pop(next(iter(self._tables)))
-            self._tables[key] = (cosine.to(self.dtype).contiguous(), sine.to(self.dtype).contiguous())
-        return self._tables[key]
+                self._tables.clear()
+            self._tables[key] = table
+        return table
 
     def _features(self, x: Tensor, pictures: Tensor, norm: bool) -> Features:
         batch, _, height, width = pictures.shape

@@ -21,7 +21,6 @@ from dinokit.pretrain.recipe_file import recipe_from_dict
 STAGES = ((0.45, 64, 32), (0.35, 96, 48), (0.2, 128, 64))
 """Share of the time, global and local crop: small crops learn most in a minute, larger ones make the maps.
 The learning rate falls to zero over the last."""
-COOLDOWN = 0.2
 LEAST_STEPS = 100
 CPU_NETWORK = "dinokit_vitt16"
 GPU_NETWORK = "dinov3_vits16"
@@ -57,12 +56,13 @@ def derive_recipe(
 
     chosen: settings of a person, by name; the rules build on them and never change them. Crops of a chosen size are
     used from the start to the end. measure: the speed of a recipe, by running it. Raises `UserError` if there is no
-    time for 100 steps.
+    time for 100 steps, or if the length is chosen too.
     """
-    recipe = recipe_from_dict(chosen, _suit_machine(recipe_from_dict(chosen), pictures, device))
-    plan: Sequence[tuple[float, int, int]] = STAGES
-    if "global_size" in chosen.get("crops", {}):
-        plan = tuple((share, recipe.crops.global_size, recipe.crops.local_size) for share in (1 - COOLDOWN, COOLDOWN))
+    if "stages" in chosen or "steps" in chosen.get("run", {}):
+        raise UserError("--budget derives run.steps and stages itself", "leave out the budget, or what sets them")
+    recipe = recipe_from_dict(chosen, _suit_machine(recipe_from_dict(chosen), pictures, device, chosen))
+    sizes = chosen.get("crops", {})
+    plan = [(share, sizes.get("global_size", large), sizes.get("local_size", small)) for share, large, small in STAGES]
     speeds = []
     for _, global_size, local_size in plan:
         crops = replace(recipe.crops, global_size=global_size, local_size=local_size)
@@ -83,14 +83,14 @@ def _probes(seconds: float, speeds: Sequence[Speed]) -> int:
     return 20 if cost == 0 else min(20, max(1, int(0.05 * seconds / cost)))
 
 
-def _suit_machine(base: Recipe, pictures: int, device: torch.device) -> Recipe:
+def _suit_machine(base: Recipe, pictures: int, device: torch.device, chosen: Mapping[str, Any]) -> Recipe:
     """Network, batch and learning rate: a larger network and batch on a GPU, the square-root rule for the rate."""
     on_gpu = device.type == "cuda"
-    default = GPU_NETWORK if on_gpu else CPU_NETWORK
-    batch = 256 if on_gpu and pictures >= 20_000 else 64
+    network = base.network if "network" in chosen else GPU_NETWORK if on_gpu else CPU_NETWORK
+    batch = base.run.batch if "batch" in chosen.get("run", {}) else 256 if on_gpu and pictures >= 20_000 else 64
     return replace(
         base,
-        network=base.network if base.network != Recipe().network else default,
+        network=network,
         run=replace(base.run, batch=batch),
         optimizer=replace(base.optimizer, lr=1e-3 * (batch / 64) ** 0.5),
     )
@@ -104,7 +104,7 @@ def _suit_length(recipe: Recipe, stages: Sequence[Stage], pictures: int, probes:
         recipe,
         stages=tuple(stages[:-1]),
         crops=replace(recipe.crops, global_size=last.global_size, local_size=last.local_size),
-        optimizer=replace(recipe.optimizer, warmup=min(500, max(steps // 20, 10)), cooldown=last.steps),
+        optimizer=replace(recipe.optimizer, warmup=min(500, max(steps // 10, 100), steps // 2), cooldown=last.steps),
         teacher=replace(recipe.teacher, momentum=_momentum(steps), momentum_end=0.999),
         dinov3=replace(recipe.dinov3, prototypes=prototypes, patch_prototypes=prototypes),
         coding_rate=replace(recipe.coding_rate, patch_after=stages[0].steps),
@@ -118,8 +118,8 @@ def _suit_length(recipe: Recipe, stages: Sequence[Stage], pictures: int, probes:
 
 
 def _momentum(steps: int) -> float:
-    """The teacher averages over about a fiftieth of the run, within what is usual."""
-    return min(max(1 - 50 / steps, 0.98), 0.996)
+    """The teacher averages over a fiftieth of the run, but 170 to 250 steps: a faster one collapses."""
+    return min(max(1 - 50 / steps, 0.994), 0.996)
 
 
 def _prototypes(pictures: int) -> int:

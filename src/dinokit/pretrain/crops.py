@@ -75,7 +75,8 @@ class CropSettings:
     solarize_probability: float = 0.2
     """Probability that the bright half of the second global crop is inverted."""
     share_colour: bool = False
-    """One draw of jitter and grey for all crops of a picture (the published `share_color_jitter`)."""
+    """One draw of jitter and grey for all crops of a picture (as the published `share_color_jitter`, which distorts
+    the picture before it is cropped; here contrast is about each crop's own grey)."""
     local_from_global: bool = False
     """Local crops are windows of the distorted global crops, half of each, on the patch grid (the published
     `localcrops_subset_of_globalcrops`)."""

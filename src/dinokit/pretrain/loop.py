@@ -127,7 +127,7 @@ class Pretraining:
                 parts = self.train_step()
                 self.step += 1
                 whole = True
-                if parts and self.step % settings.log_every == 0:
+                if parts and self._logs():
                     now = time.perf_counter()
                     rate = (self.step - marked) * settings.batch / (now - mark)
                     self.seconds += now - mark
@@ -143,6 +143,11 @@ class Pretraining:
             self.seconds += time.perf_counter() - mark
             if whole and self.step > 0 and not self.monitor.lost:  # a step broken off halfway is not worth keeping
                 self.save()
+
+    def _logs(self) -> bool:
+        """Whether this step is logged: every so often, where it is probed, and the last."""
+        periods = (self.recipe.run.log_every, self.recipe.run.probe_every)
+        return self.step == self.steps or any(period and self.step % period == 0 for period in periods)
 
     def stop(self) -> None:
         """End the run after the step in progress."""
@@ -215,7 +220,7 @@ class Pretraining:
     def _log(self, parts: dict[str, float], rate: float) -> Status:
         health = self.monitor.check(self.step, parts)
         numbers = {**parts, "rank": health.rank, "variance": health.variance}
-        if self.probe is not None and self.step % self.recipe.run.probe_every == 0:
+        if self.probe is not None and (self.step % self.recipe.run.probe_every == 0 or self.step == self.steps):
             numbers["knn"] = self.measure_knn(self.probe)
         status = Status(self.step, self.steps, self.seconds, rate, self.recipe.run.batch / rate, numbers)
         line: dict[str, float] = {

@@ -34,6 +34,12 @@ class Matches:
         return Matches(self.rows.to(device), self.corners.to(device), self.shares.to(device))
 
 
+def no_matches(device: torch.device) -> Matches:
+    """Of an objective that does not ask for any."""
+    rows = torch.empty(0, dtype=torch.int64, device=device)
+    return Matches(rows, rows.view(0, 4), rows.view(0, 4).float())
+
+
 def match_patches(boxes: Tensor, flips: Tensor, grid: tuple[int, int]) -> Matches:
     """All patches whose centre lies between patch centres of the other crop.
 

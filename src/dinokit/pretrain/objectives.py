@@ -57,6 +57,9 @@ class Objective(Protocol):
     def heads(self, width: int) -> Heads:
         """New heads for a backbone of that width."""
 
+    def matches_crops(self, step: int) -> bool:
+        """Whether patches that both global crops show are compared."""
+
     def targets(self, heads: Heads, teacher: Views, step: int) -> dict[str, Tensor]:
         """What the teacher's views ask of the student."""
 
@@ -119,6 +122,9 @@ class Dinov3Objective:
             return PrototypeHead(width, prototypes, s.hidden, s.bottleneck, unit_prototypes=s.unit_prototypes)
 
         return Heads({"dino_head": head(s.prototypes), "ibot_head": head(s.patch_prototypes)})
+
+    def matches_crops(self, step: int) -> bool:
+        return False
 
     def targets(self, heads: Heads, teacher: Views, step: int) -> dict[str, Tensor]:
         temperature = self._temperature.at(step)
@@ -208,6 +214,9 @@ class CodingRateObjective:
                 "ibot_head": ProjectionHead(width, s.hidden, s.projection, layers=1),
             }
         )
+
+    def matches_crops(self, step: int) -> bool:
+        return self.settings.match_weight > 0 and step >= self.settings.patch_after
 
     def targets(self, heads: Heads, teacher: Views, step: int) -> dict[str, Tensor]:
         cls = heads["dino_head"](teacher.global_cls.flatten(0, 1)).unflatten(0, teacher.global_cls.shape[:2])

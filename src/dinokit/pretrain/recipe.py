@@ -107,6 +107,12 @@ _BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
     "layer_scale": (1e-8, 10),
     "masks.probability": (0, 1),
     "masks.ratio": (0, 1),
+    "dinov3.prototypes": (2, 2**24),
+    "dinov3.patch_prototypes": (2, 2**24),
+    "dinov3.hidden": (1, 2**16),
+    "dinov3.bottleneck": (2, 2**16),
+    "coding_rate.hidden": (1, 2**16),
+    "coding_rate.projection": (2, 2**16),
     "optimizer.lr": (1e-12, 10),
     "optimizer.lr_end": (0, 10),
     "optimizer.warmup": (0, math.inf),
@@ -165,8 +171,10 @@ class Recipe:
                 raise UserError(f"{name} = {value} is out of bounds", f"give {bound}")
         if self.dinov3.koleo_neighbours >= self.run.batch:
             raise UserError("dinov3.koleo_neighbours must be less than run.batch", "1 is usual")
-        if any(stage.steps < 1 for stage in self.stages):
-            raise UserError("a stage has no steps", "give each stage 1 step or more")
+        for stage in self.stages:
+            dataclasses.replace(self.crops, global_size=stage.global_size, local_size=stage.local_size)  # is checked
+            if stage.steps < 1:
+                raise UserError("a stage has no steps", "give each stage 1 step or more")
 
     def value(self, name: str) -> Any:
         """The setting of a full name, such as `optimizer.lr`."""
@@ -178,10 +186,11 @@ class Recipe:
         if not steps and (settings.cooldown or settings.schedule == "cosine"):
             name = "optimizer.cooldown" if settings.cooldown else "the cosine schedule"
             raise UserError(f"{name} needs an end of the run", "set run.steps too")
-        if steps and settings.cooldown and settings.warmup + settings.cooldown > steps:
+        ends = settings.cooldown or settings.schedule == "cosine"
+        if steps and ends and settings.warmup + settings.cooldown > steps:
             raise UserError(
                 f"a warm-up of {settings.warmup} and a cool-down of {settings.cooldown} steps do not fit into {steps}",
-                "lower optimizer.cooldown or raise run.steps",
+                "lower optimizer.warmup or optimizer.cooldown, or raise run.steps",
             )
 
     def build_objective(self) -> Objective:

@@ -57,7 +57,8 @@ def prepare_run(order: Order, listener: Listener) -> Pretraining:
     chosen = _chosen_settings(order, continued)
     recipe = recipe_from_dict(chosen)
     source = None if continued else order.init
-    start = _start_model(source, recipe)  # a wrong --init is said before pictures are decoded
+    # a wrong --init is said before pictures are decoded; a continued run is the network that it was
+    start = load_model(order.out) if continued else _start_model(source, recipe)
     make_folder(order.out)
     pictures = open_training_pictures(order.data, recipe.run, order.weights, listener.decoded)
     listener.say(f"{len(pictures)} pictures from {len(pictures.parts)} data sets")
@@ -65,6 +66,8 @@ def prepare_run(order: Order, listener: Listener) -> Pretraining:
         listener.say(pictures.skipped.summary())
     if seconds is not None:
         listener.say("measuring how fast this machine trains")
+        if source is not None:  # it has learnt enough for the patch losses
+            chosen = merge({"coding_rate": {"patch_after": 0}}, chosen)
         speed = partial(_measure_speed, source, pictures, device)
         recipe = derive_recipe(chosen, len(pictures), seconds, device, speed)
         start = _start_model(source, recipe)
@@ -109,9 +112,15 @@ def _start_model(source: str | None, recipe: Recipe) -> LoadedModel:
 
 def _measure_speed(source: str | None, pictures: TrainingPictures, device: torch.device, recipe: Recipe) -> Speed:
     """How fast a recipe trains and is probed, by running a few steps of it on the pictures themselves."""
+    recipe = replace(recipe, optimizer=replace(recipe.optimizer, schedule="constant", cooldown=0))
     with TemporaryDirectory() as folder:
         run = Pretraining(recipe, pictures, Path(folder), _start_model(source, recipe), source, device)
-        training = time_steps(run.train_step, recipe.run.batch, device)
+
+        def step() -> None:
+            run.train_step()
+            run.step += 1
+
+        training = time_steps(step, recipe.run.batch, device)
         probe = 0.0
         if run.probe is not None:
             sample, started = run.probe.bank[:128], time.perf_counter()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dinokit.backbones.vit import VisionTransformer
 from dinokit.pretrain.crops import Crops
 from dinokit.pretrain.masks import MaskBatch
-from dinokit.pretrain.matches import Matches, match_patches
+from dinokit.pretrain.matches import Matches, match_patches, no_matches
 from dinokit.pretrain.objectives import Heads, Losses, Objective, Views
 
 
@@ -56,7 +56,7 @@ class StudentTeacher(nn.Module):
 
     def forward(self, crops: Crops, masks: MaskBatch, step: int) -> tuple[Losses, Views]:
         """The losses of one batch, and the teacher's views for the monitor."""
-        matches = self._match(crops)
+        matches = self._match(crops) if self.objective.matches_crops(step) else no_matches(masks.indices.device)
         with torch.no_grad():
             teacher = self._views(self.teacher.backbone, crops.global_views, masks, matches, hide=False)
             targets = self.objective.targets(self.teacher.heads, teacher, step)

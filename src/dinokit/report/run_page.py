@@ -19,8 +19,12 @@ from dinokit.errors import UserError
 PANELS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("kNN of the teacher, per cent", ("knn",), "on a held-out tenth of the labelled pictures"),
     ("loss", ("loss",), "what the optimiser sees"),
-    ("agreement", ("distance", "patch_distance"), "1 - cosine of student and teacher"),
-    ("coding rate", ("expansion", "patch_expansion"), "per dimension: how far pictures are held apart"),
+    ("agreement", ("distance", "patch_distance", "match_distance"), "1 - cosine of student and teacher"),
+    (
+        "coding rate",
+        ("expansion", "patch_expansion", "match_expansion"),
+        "per dimension: how far pictures are held apart",
+    ),
     ("prototype losses", ("dino_global", "dino_local", "ibot"), "cross entropy with the teacher's targets"),
     ("entropy", ("target_entropy", "student_entropy"), "share of the greatest"),
     ("rank", ("rank",), "directions that the features fill"),
