@@ -20,12 +20,10 @@ from dinokit.pretrain.crops import (
     ASPECT_RANGE,
     Crops,
     CropSettings,
-    blur_matrix,
     draw_boxes,
     make_crops,
-    resampling_matrix,
-    resampling_taps,
 )
+from dinokit.pretrain.resampling import blur_matrix, resampling_matrix, resampling_taps
 
 PICTURES = sorted((Path(__file__).parent.parent / "pictures").glob("**/*.jpg"))
 SIDE = 144

@@ -65,14 +65,22 @@ def _narrow(key: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def save_model(
-    folder: str | Path, state: Mapping[str, Tensor], info: ModelInfo, dtype: torch.dtype | None = None
+    folder: str | Path,
+    state: Mapping[str, Tensor],
+    info: ModelInfo,
+    dtype: torch.dtype | None = None,
+    beside: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> ModelInfo:
-    """Write the folder that `load_model` reads. Returns `info` with the hash of the weights."""
+    """Write the folder that `load_model` reads, and with it other tensors `beside`, by file name.
+
+    Returns `info` with the hash of the weights.
+    """
     folder = Path(folder)
     if folder.is_file():
         raise UserError(f"{folder} is a file", "give a folder to save the model in")
     weights = _pack(state, dtype)
     info = replace(info, weights_sha256=hashlib.sha256(weights).hexdigest())
     config = (json.dumps(info.to_config(), indent=1) + "\n").encode()
-    write_together({folder / WEIGHTS: weights, folder / CONFIG: config})
+    others = {folder / name: _pack(tensors, dtype) for name, tensors in (beside or {}).items()}
+    write_together({folder / WEIGHTS: weights, folder / CONFIG: config, **others})
     return info

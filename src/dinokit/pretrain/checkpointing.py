@@ -120,9 +120,8 @@ def _step_of(line: bytes) -> float:
 
 def save_run_model(run: Path, networks: StudentTeacher, info: ModelInfo, dtype: torch.dtype | None = None) -> ModelInfo:
     """Write `model/`: the teacher's backbone and, beside it, its heads."""
-    info = save_model(run / "model", networks.teacher.backbone.state_dict(), info, dtype)
-    save_tensors(run / "model" / HEADS, networks.teacher.heads.state_dict(), dtype)
-    return info
+    backbone, heads = networks.teacher.backbone.state_dict(), networks.teacher.heads.state_dict()
+    return save_model(run / "model", backbone, info, dtype, {HEADS: heads})
 
 
 def load_heads(source: str | Path, heads: Heads) -> list[str]:
