@@ -17,7 +17,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from dinokit.checkpoints.load import load_model
-from dinokit.checkpoints.save import save_model
+from dinokit.checkpoints.save import save_model, write_atomically
 from dinokit.errors import UserError
 
 KEYS = json.loads((GOLDEN / "keys.json").read_text())
@@ -52,6 +52,41 @@ def test_hostile_safetensors(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(content)
     with pytest.raises(UserError, match=r"w\.safetensors"):
         load_model(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><p>404", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a Git LFS pointer, .*: fetch it"),
+        (random.Random(0).randbytes(3000), "is neither safetensors nor a torch checkpoint"),
+        (b"PK\3\4" + bytes(100), "is damaged or cut off"),
+        (b"\x80\2}q\0", "is damaged or cut off"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_files_that_are_no_weights_are_called_what_they_are(
+    content: bytes, said: str, suffix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"w{suffix} {said}"):
+        load_model(path)
+
+
+def test_safetensors_without_a_network_are_not_called_damaged(tmp_path: Path) -> None:
+    save_file({"in.knn.train_labels": torch.zeros(3, dtype=torch.int64)}, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"not the weights of a DINOv3 vision transformer .no patch_embed"):
+        load_model(tmp_path / "w.safetensors")
+
+
+def test_any_legal_name_can_be_written_and_a_longer_one_is_an_error(tmp_path: Path) -> None:
+    write_atomically(tmp_path / ("n" * 255), b"x")
+    assert [len(path.name) for path in tmp_path.iterdir()] == [255]
+    with pytest.raises(UserError, match=r"cannot write .*File name too long"):
+        write_atomically(tmp_path / ("n" * 256), b"x")
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.filterwarnings("ignore::dinokit.checkpoints.model.AssumptionWarning")
@@ -145,7 +180,7 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     ("value", "said"),
     [
         (torch.full((192,), float("nan")), "not finite"),
-        (torch.zeros(192, dtype=torch.int64), "not a dense array of floats"),
+        (torch.zeros(192, dtype=torch.int64), "holds int64 numbers, .* something else than weights"),
         (torch.zeros(192).to_sparse(), "not a dense array of floats"),
         (torch.zeros(1).expand(192), "claims more elements than it has"),
         (torch.zeros(192, device="meta"), "has no data"),

@@ -172,6 +172,7 @@ def test_errors_name_the_file_and_what_is_wrong(tmp_path: Path) -> None:
         "empty.jpg": (b"", "is empty"),
         "text.jpg": (b"hello, I am no picture", "is not a picture"),
         "page.png": (b"\n<!DOCTYPE html><p>404", "is a web page"),
+        "pointer.jpg": (b"version https://git-lfs.github.com/spec/v1\noid", "is a Git LFS pointer"),
         "paper.jpg": (b"%PDF-1.7 ...", "is a PDF"),
         "phone.jpg": (b"\0\0\0\x18ftypheic\0\0\0\0", "is a HEIC picture"),
         "all.jpg": (b"PK\x03\x04....", "is an archive"),

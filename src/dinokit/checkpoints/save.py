@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -27,7 +28,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
     """Write several files of one folder, each whole; all are on the disk before the first takes its name."""
-    temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
+    temporaries = {path: _temporary(path) for path in contents}
     path = next(iter(contents))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,10 +40,17 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
         for path, temporary in temporaries.items():
             os.replace(temporary, path)
     except OSError as problem:
-        raise UserError(f"cannot write {path} ({problem.strerror})", "choose another place") from None
+        raise UserError(f"cannot write {path} ({problem.strerror})", "choose another place or name") from None
     finally:
         for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what went wrong is already being said
+                temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A hidden name beside `path`, of this process alone, and short however long the name of `path` is."""
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    return path.with_name(f".{digest}.{os.getpid()}.tmp")
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:

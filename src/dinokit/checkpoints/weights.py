@@ -23,8 +23,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dinokit.errors import UserError
+from dinokit.images.kinds import explain_stand_in
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
+_SAFETENSORS = re.compile(rb".{5}\0\0\0\{", re.DOTALL)
+"""How safetensors begin: the length of the header in eight bytes, low ones first, and its brace."""
+_TORCH_STARTS = (b"PK\3\4", b"\x80")
+"""Of the archives that PyTorch writes, and of pickles."""
 _GROWTH = 10
 """How many times its own size a zipped pickle may unpack to (PyTorch itself stores without compression)."""
 _SLACK = 16 << 20  # bytes
@@ -44,8 +49,9 @@ def read_tensors(path: Path) -> Any:
     if path.suffix != ".safetensors" and path.suffix not in PICKLES:
         known = f".safetensors or {', '.join(PICKLES)}"
         raise UserError(f"{path} is not a weights file", f"its name must end in {known}")
+    head = _read_head(path)
     try:
-        if path.suffix == ".safetensors":
+        if _SAFETENSORS.match(head):
             return load_file(path)
         _refuse_calls(path)
         with warnings.catch_warnings():
@@ -55,9 +61,26 @@ def read_tensors(path: Path) -> Any:
         raise
     except pickle.UnpicklingError as problem:
         raise UserError(_describe(path, problem), "it is refused: only plain weights are loaded") from None
+    except (EOFError, ValueError, zipfile.BadZipFile):
+        raise UserError(f"{path} is damaged or cut off", "copy or download it again") from None
     except Exception as problem:  # parsers raise anything on hostile bytes
         first = next(iter(str(problem).strip().splitlines()), "")[:120] or type(problem).__name__
         raise UserError(f"{path} cannot be read ({first})", "the file is damaged or not a checkpoint") from None
+
+
+def _read_head(path: Path) -> bytes:
+    """The first bytes; `UserError` if they are not those of weights, whatever the name says."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError as problem:
+        raise UserError(f"{path} cannot be read ({problem.strerror})", "check the file") from None
+    stand_in = explain_stand_in(head)
+    if stand_in is not None:
+        raise UserError(f"{path} {stand_in.reason}", stand_in.hint)
+    if not _SAFETENSORS.match(head) and not head.startswith(_TORCH_STARTS):
+        raise UserError(f"{path} is neither safetensors nor a torch checkpoint", "give a file with a network's weights")
+    return head
 
 
 def file_sha256(path: Path) -> str:
@@ -92,6 +115,11 @@ def plain_weights(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
 
 def check_weight(key: str, value: Tensor, where: str) -> None:
     """Raise `UserError` naming the key of a tensor that cannot be a weight; its numbers are not looked at."""
+    if not value.is_floating_point():
+        kind = str(value.dtype).removeprefix("torch.")
+        raise UserError(
+            f"{where}: {key} holds {kind} numbers, not floats", "the file holds something else than weights"
+        )
     fault = _fault(value)
     if fault:
         raise UserError(f"{where}: {key} {fault}", "the file is damaged or not a checkpoint")
@@ -99,7 +127,7 @@ def check_weight(key: str, value: Tensor, where: str) -> None:
 
 def _fault(value: Tensor) -> str:
     """Why a tensor cannot be a weight, or nothing."""
-    if value.layout != torch.strided or value.is_nested or not value.is_floating_point():
+    if value.layout != torch.strided or value.is_nested:
         return f"is {value.layout} of {value.dtype}, not a dense array of floats".replace("torch.", "")
     if value.device.type != "cpu":
         return "has no data"

@@ -1,4 +1,4 @@
-"""What a file is that cannot be read as a picture, told from its first bytes.
+"""What a file is that cannot be read as a picture, or as weights, told from its first bytes.
 
 "cannot identify image file" helps nobody: most unreadable "pictures" are videos, web pages that a download
 left behind, or formats that need converting. The table here turns each into a reason and a remedy.
@@ -22,7 +22,8 @@ TRUNCATED = Finding("is truncated", "copy or download it again")
 DAMAGED = Finding("is damaged", "copy or download it again")
 VIDEO = Finding("is a video", "extract its frames first, for example: ffmpeg -i VIDEO frame-%05d.jpg")
 
-_WEB_PAGE = Finding("is a web page, not a picture", "download the picture itself")
+_WEB_PAGE = Finding("is a web page that a download left behind", "download the file itself")
+_GIT_LFS = Finding("is a Git LFS pointer, not the file that it stands for", "fetch it with: git lfs pull")
 _PDF = Finding("is a PDF, not a picture", "export its pages as PNG first")
 _ARCHIVE = Finding("is an archive, not a picture", "unpack it first (only tar shards are read as they are)")
 _HEIC = Finding("is a HEIC picture, which is not supported", "convert it to JPEG or PNG first")
@@ -47,8 +48,9 @@ _QUICKTIME_BOXES = (b"moov", b"mdat", b"wide", b"pnot")
 
 def explain(data: bytes) -> Finding:
     """Say what `data`, the bytes of a file that no picture decoder opened, is."""
-    if not data:
-        return EMPTY
+    stand_in = explain_stand_in(data)
+    if stand_in is not None:
+        return stand_in
     for start, finding in _STARTS:
         if data.startswith(start):
             return finding
@@ -60,8 +62,17 @@ def explain(data: bytes) -> Finding:
         return VIDEO
     if data[257:262] == b"ustar":
         return _ARCHIVE
+    return NOT_A_PICTURE
+
+
+def explain_stand_in(data: bytes) -> Finding | None:
+    """Say what lies where a file of any kind should be: nothing, a web page, a Git LFS pointer; None: something."""
+    if not data:
+        return EMPTY
+    if data.startswith(b"version https://git-lfs.github.com/spec/"):
+        return _GIT_LFS
     head = data[:512].lstrip().lower()
-    return _WEB_PAGE if head.startswith((b"<!doctype html", b"<html")) else NOT_A_PICTURE
+    return _WEB_PAGE if head.startswith((b"<!doctype html", b"<html")) else None
 
 
 def _explain_iso_media(brand: bytes) -> Finding:

@@ -33,6 +33,7 @@ PUBLISHED_FILES = {
 }
 """First eight hexadecimal digits of a published file's SHA-256 -> catalogue name."""
 
+_FIRST = "patch_embed.proj.weight"
 _WRAPPERS = ("teacher", "model_ema", "model", "state_dict")
 _PREFIXES = ("module.", "teacher.", "model_ema.", "backbone.", "_orig_mod.")
 
@@ -65,20 +66,24 @@ def spec_from_state(state: Mapping[str, Tensor]) -> ViTSpec:
     stranger = recognize(state)
     if stranger is not None:
         raise UserError(f"these are the weights of {stranger[0]}", stranger[1])
+    if _FIRST not in state:
+        raise _not_ours(f"no {_FIRST}")
     for key, value in state.items():
         check_weight(key, value, "read off the weights")
     try:
         spec = _read_spec(state)
     except (KeyError, IndexError, ZeroDivisionError, TypeError, ValueError, OverflowError) as problem:
-        raise UserError(
-            f"these are not the weights of a DINOv3 vision transformer (no usable {problem})",
-            "give a file in Meta's or dinokit's key layout",
-        ) from None
+        raise _not_ours(f"no usable {problem}") from None
     return check_spec(spec, "read off the weights")
 
 
+def _not_ours(why: str) -> UserError:
+    what = f"these are not the weights of a DINOv3 vision transformer ({why})"
+    return UserError(what, "give a file in Meta's or dinokit's key layout")
+
+
 def _read_spec(state: Mapping[str, Tensor]) -> ViTSpec:
-    width, channels, patch, _ = state["patch_embed.proj.weight"].shape
+    width, channels, patch, _ = state[_FIRST].shape
     head_dim = 4 * len(state["rope_embed.periods"])
     gated = "blocks.0.mlp.w1.weight" in state
     registers = state["storage_tokens"].shape[1] if "storage_tokens" in state else 0
