@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -118,7 +119,27 @@ def test_a_cut_archive_keeps_what_is_complete(tmp_path: Path, zipped: bool, shar
     assert 0 < len(pictures) < 10
     for i in range(len(pictures)):
         assert pictures.read_bytes(i) == PHOTOS[i % len(PHOTOS)].read_bytes()
-    assert pictures.skipped.entries == [(str(cut), "is truncated or damaged (what is complete was kept)")]
+    last = Path(pictures.place(len(pictures) - 1)).stem
+    [(name, reason)] = pictures.skipped.entries
+    assert name == str(cut)
+    assert re.fullmatch(rf"is truncated or damaged \(what follows {last}\.(jpg|cls) is missing\)", reason)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_an_archive_cut_in_its_first_picture_is_not_called_one_without_pictures(tmp_path: Path, zipped: bool) -> None:
+    path = write_tar(tmp_path / "a.tar", samples(3), zipped)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(UserError, match=r"a\.tar is truncated or damaged \(before its first picture\)"):
+        open_pictures(path)
+
+
+def test_a_broken_shard_among_good_ones_is_noted(tmp_path: Path) -> None:
+    write_tar(tmp_path / "1.tar", samples(3))
+    (tmp_path / "2.tar").touch()
+    (tmp_path / "3.tar").write_text("<html>" * 500)
+    skipped = SkippedFiles()
+    assert len(open_pictures(tmp_path, skipped)) == 3
+    assert skipped.entries == [(f"{tmp_path}/2.tar", "is empty"), (f"{tmp_path}/3.tar", "is not a tar file")]
 
 
 def test_an_archive_cut_between_two_members_is_noticed(tmp_path: Path) -> None:
@@ -149,6 +170,7 @@ def test_links_devices_and_climbing_names_do_no_harm(tmp_path: Path) -> None:
     before = sorted(tmp_path.parent.rglob("*"))
     pictures = Shards([path])
     assert [pictures.key(i) for i in range(len(pictures))] == ["../../escape"]
+    assert [reason for _, reason in pictures.skipped.entries] == ["is a link", "is a link", "is no regular file"]
     assert pictures.read_bytes(0) == jpeg
     assert sorted(tmp_path.parent.rglob("*")) == before
 
@@ -163,7 +185,7 @@ def test_forged_sizes_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     info = tarfile.TarInfo("endless.jpg")
     info.size = 1 << 60
     (tmp_path / "forged.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
-    with pytest.raises(UserError, match="has no pictures"):
+    with pytest.raises(UserError, match=r"forged\.tar is truncated or damaged"):
         Shards([tmp_path / "forged.tar"])
     record = tarfile.TarInfo("name")
     record.type, record.size = tarfile.GNUTYPE_LONGNAME, 1 << 40

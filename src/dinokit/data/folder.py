@@ -32,6 +32,10 @@ class Files:
         """Return the path of picture `i` as it was given."""
         return self.paths[i].as_posix()
 
+    def place(self, i: int) -> str:
+        """Return the path that opens picture `i` from the working directory, with forward slashes."""
+        return self.paths[i].as_posix()
+
     def read_bytes(self, i: int) -> bytes:
         """Return the bytes of file `i`; raises `ReadError`."""
         return read_file(self.paths[i])

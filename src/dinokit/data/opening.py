@@ -26,7 +26,7 @@ def open_pictures(source: DataSource, skipped: SkippedFiles | None = None) -> Pi
     """
     sources = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     name = ", ".join(str(part) for part in sources)
-    if not sources:
+    if not all(os.fspath(part) for part in sources) or not sources:
         raise UserError("no pictures were named", "name a folder, files or tar shards")
     skipped = SkippedFiles() if skipped is None else skipped
     others: set[Path] = set()
@@ -43,7 +43,7 @@ def _open(sources: Sequence[str | os.PathLike[str]], name: str, skipped: Skipped
     shards = [shard for path in paths for shard in ([path] if is_shard(path) else _shards_in(path))]
     files = [file for path in paths if not is_shard(path) for file in find_pictures(path, others)]
     if shards and files:
-        raise UserError(f"{name} mixes pictures and tar shards", "name them as two data sets")
+        raise UserError(f"{name} mixes pictures and tar shards", "give one kind at a time")
     return Shards(shards, name, skipped) if shards else Files(files, name, others)
 
 

@@ -25,6 +25,9 @@ class Pictures(Protocol):
     def key(self, i: int) -> str:
         """Return the name of picture `i` inside the set; the same on every machine."""
 
+    def place(self, i: int) -> str:
+        """Return where picture `i` lies, seen from the working directory: its path, or SHARD.tar/MEMBER."""
+
     def read_bytes(self, i: int) -> bytes:
         """Return the compressed bytes of picture `i`; raises `images.read.ReadError`."""
 
@@ -47,6 +50,10 @@ class Subset:
     def key(self, i: int) -> str:
         """Return the key of picture `i` of the view."""
         return self.pictures.key(self.indices[i])
+
+    def place(self, i: int) -> str:
+        """Return where picture `i` of the view lies."""
+        return self.pictures.place(self.indices[i])
 
     def read_bytes(self, i: int) -> bytes:
         """Return the compressed bytes of picture `i` of the view; raises `ReadError`."""

@@ -27,8 +27,8 @@ class Shards:
     """The pictures of tar shards, in the order of the shards and their members; a set of `Pictures`.
 
     `classes` come from `classes.txt` beside the shards (a line a class, its last tab-separated column the
-    name) or are the labels as text. Unusable members are noted in `skipped`. Raises `UserError` naming the
-    shard when it is missing, no tar, or too large to keep in memory, and when no shard has a picture.
+    name) or are the labels as text. Unusable members and shards are noted in `skipped`. Raises `UserError`
+    naming the shard when it is missing or too large to keep in memory, and when no shard has a picture.
     """
 
     def __init__(
@@ -40,11 +40,16 @@ class Shards:
         self._keys: list[str] = []
         self._members: list[tuple[int, Member]] = []
         self._labels: list[int] = []
+        broken: list[str] = []
         in_memory = 0
         for number, path in enumerate(self.paths):
             index = index_tar(path, _wanted, MAX_IN_MEMORY - in_memory)
             in_memory += index.bytes_in_memory
             self._add(number, index)
+            broken.extend(f"{path} {reason}" for name, reason in index.problems if not name)
+        if not self._keys and broken:
+            more = f", and {len(broken) - 1} more shards are broken" if len(broken) > 1 else ""
+            raise UserError(f"{broken[0]}{more}", "give a whole .tar or .tar.gz of pictures")
         if not self._keys:
             raise UserError(f"{self.name} has no pictures", "members must be KEY.jpg, .jpeg, .png or .webp")
         self.classes = self._name_classes()
@@ -59,6 +64,11 @@ class Shards:
     def label(self, i: int) -> int | None:
         """Return the number in KEY.cls of picture `i`, or None."""
         return None if self._labels[i] < 0 else self._labels[i]
+
+    def place(self, i: int) -> str:
+        """Return where picture `i` lies: SHARD.tar/MEMBER, the shard as it was given."""
+        number, member = self._members[i]
+        return f"{self.paths[number].as_posix()}/{member.name}"
 
     def read_bytes(self, i: int) -> bytes:
         """Return the compressed bytes of picture `i`; raises `ReadError` when the shard has changed."""

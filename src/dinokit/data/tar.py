@@ -2,7 +2,8 @@
 
 Built on the standard library's header parser, fed through a forward-only stream that bounds every read, so
 that a forged header can neither allocate nor read without limit. Links, devices, folders and sparse members
-are left out. A cut archive gives its complete members and one problem.
+are left out; those with a wanted name, and a cut or foreign archive, are problems. A cut archive gives its
+complete members.
 """
 
 import gzip
@@ -67,8 +68,8 @@ class TarIndex:
 def index_tar(path: Path, wanted: Callable[[str], bool], memory: int) -> TarIndex:
     """Index the members of a tar or a gzipped tar whose name is `wanted`.
 
-    `memory`: how many bytes may be kept, for gzipped archives. Raises `UserError` naming the file when it is
-    missing, no tar at all, or needs more memory.
+    `memory`: how many bytes may be kept, for gzipped archives. What is empty or no tar has no members and one
+    problem. Raises `UserError` naming the file when it is missing, cannot be read, or needs more memory.
     """
     try:
         with open(path, "rb") as file:
@@ -153,30 +154,33 @@ class _Unzipped(_Stream):
 def _index(path: Path, stream: _Stream, wanted: Callable[[str], bool], memory: int | None) -> TarIndex:
     """Walk through the headers; `memory` is None where members are read by position later."""
     index = TarIndex()
-    archive = _open(path, stream)
+    archive = _open(stream)
+    if archive is None:
+        index.problems.append(("", "is not a tar file" if path.stat().st_size else "is empty"))
+        return index
     end = 0
     try:
         while (info := archive.next()) is not None:
             _check_forward(info, end)
             end = info.offset_data
             archive.members.clear()  # type: ignore[attr-defined]  # it would keep every header
-            if wanted(info.name) and info.isreg() and not info.issparse():
+            if wanted(info.name) and not info.isdir():
                 _take(index, info, stream, memory, path)
         whole = stream.last == bytes(_BLOCK)  # the end of a tar is a block of zeros
     except _BROKEN:
         whole = False
     if not whole:
-        index.problems.append(("", "is truncated or damaged (what is complete was kept)"))
+        lost = f"what follows {index.members[-1].name} is missing" if index.members else "before its first picture"
+        index.problems.append(("", f"is truncated or damaged ({lost})"))
     return index
 
 
-def _open(path: Path, stream: _Stream) -> tarfile.TarFile:
-    """Read the first header; raises `UserError` when there is none."""
+def _open(stream: _Stream) -> tarfile.TarFile | None:
+    """Read the first header; None when there is none."""
     try:
         return tarfile.open(fileobj=cast(BinaryIO, stream), mode="r:")
-    except _BROKEN as error:
-        reason = "is empty" if stream.tell() == 0 and not stream.last else "is not a tar file"
-        raise UserError(f"{path} {reason}", "give a .tar or .tar.gz of pictures") from error
+    except _BROKEN:
+        return None
 
 
 def _check_forward(info: tarfile.TarInfo, end: int) -> None:
@@ -186,7 +190,10 @@ def _check_forward(info: tarfile.TarInfo, end: int) -> None:
 
 
 def _take(index: TarIndex, info: tarfile.TarInfo, stream: _Stream, memory: int | None, path: Path) -> None:
-    """Add one member to the index, with its bytes for a gzipped tar; `EOFError` if it is cut off."""
+    """Add one member, with its bytes for a gzipped tar, or a problem to the index; `EOFError` if it is cut off."""
+    if not info.isreg() or info.issparse():
+        index.problems.append((info.name, "is a link" if info.issym() or info.islnk() else "is no regular file"))
+        return
     if info.size > MAX_BYTES:
         index.problems.append((info.name, f"is larger than {MAX_BYTES >> 20} MiB"))
         return
