@@ -14,9 +14,13 @@ from pathlib import Path
 import pytest
 
 import dinokit
+from dinokit.backbones.vit import VisionTransformer
 from dinokit.checkpoints.load import load_model
 from dinokit.checkpoints.save import save_model
 from dinokit.cli.app import main
+from dinokit.data.opening import open_pictures
+from dinokit.data.store import StreamedSquares
+from dinokit.pretrain.checkpointing import hold
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 SMALL = (
@@ -29,7 +33,7 @@ def test_a_short_run_leaves_model_log_and_page(tmp_path: Path, capsys: pytest.Ca
     out = tmp_path / "run"
     assert main(["pretrain", str(PICTURES), "--out", str(out), *SMALL, "run.steps=3"]) == 0
     said = capsys.readouterr().err
-    assert "8 pictures from 1 data sets" in said
+    assert "8 pictures from 1 data set\n" in said
     assert "done at step 3" in said
     assert (out / "report.html").is_file()
     assert main(["info", str(out), "--json"]) == 0
@@ -94,3 +98,109 @@ def test_a_run_that_cannot_be_written_is_refused_at_once(tmp_path: Path, capsys:
     said = capsys.readouterr().err
     assert "cannot write into" in said
     assert "pictures from" not in said
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps, started with a seed."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    assert main(["pretrain", str(PICTURES), "--out", str(out), "--seed", "3", *SMALL, "run.steps=2"]) == 0
+    return out
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.suffix != ".html"}
+
+
+def test_a_finished_run_is_left_as_it_is(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(copy)
+    more = ("--set", "run.steps=2", "crops.global_size=48")
+    assert main(["pretrain", str(PICTURES), "--out", str(copy), "--seed", "3", *more]) == 0
+    assert "the run ended at step 2: --set run.steps=4" in capsys.readouterr().err
+    assert files(copy) == before
+
+
+@pytest.mark.parametrize(
+    "other", [("--seed", "4"), ("--init", "dinokit_vitt16"), ("--preset", "laptop"), ("--budget", "1h")]
+)
+def test_a_run_goes_on_only_as_it_was_started(
+    copy: Path, other: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pretrain", str(PICTURES), "--out", str(copy), *other, "--set", "run.steps=3"]) == 2
+    assert f"leave out {other[0]}" in capsys.readouterr().err
+    assert main(["pretrain", str(PICTURES), "--out", str(copy), "--set", "run.steps=3"]) == 0
+
+
+def test_a_lost_model_folder_is_made_again(copy: Path) -> None:
+    shutil.rmtree(copy / "model")
+    assert main(["pretrain", str(PICTURES), "--out", str(copy), "--set", "run.steps=3"]) == 0
+    assert load_model(copy).info.name == "dinokit_vitt16"
+
+
+def test_a_model_without_checkpoints_is_not_overwritten(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(copy / "checkpoints")
+    before = files(copy)
+    assert main(["pretrain", str(PICTURES), "--out", str(copy), *SMALL, "run.steps=3"]) == 2
+    assert f"--init {copy}" in capsys.readouterr().err
+    assert files(copy) == before
+
+
+def test_checkpoints_that_a_person_keeps_stay(copy: Path) -> None:
+    kept = copy / "checkpoints" / "step-00000002-best"
+    shutil.copytree(copy / "checkpoints" / "step-00000002", kept)
+    assert main(["pretrain", str(PICTURES), "--out", str(copy), "--set", "run.steps=7"]) == 0
+    assert kept.is_dir()
+    assert json.loads((copy / "log.jsonl").read_text().splitlines()[-1])["step"] == 7
+
+
+def test_two_processes_do_not_train_in_one_folder(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with hold(copy):
+        assert main(["pretrain", str(PICTURES), "--out", str(copy), "--set", "run.steps=3"]) == 2
+    assert "another process is training" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "message"),
+    [
+        ({"in_channels": 4}, [], "reads 4 channels"),
+        ({"patch_size": 14}, [], "does not fit patches of 14 px"),
+        ({}, ["network=dinov3_vitb16"], "is no dinov3_vitb16"),
+        ({}, ["layer_scale=0.5"], "leave out --set layer_scale"),
+    ],
+)
+def test_a_start_that_does_not_suit_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, int], settings: list[str], message: str
+) -> None:
+    backbone = dinokit.load("random:dinokit_vitt16")
+    info = replace(backbone.info, spec=replace(backbone.info.spec, **changes))  # type: ignore[arg-type]
+    save_model(tmp_path / "start", VisionTransformer(info.spec).state_dict(), info)
+    order = ["pretrain", str(PICTURES), "--out", str(tmp_path / "run"), "--init", str(tmp_path / "start"), *SMALL]
+    assert main([*order, "run.steps=1", *settings]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_picture_that_cannot_be_read_on_the_way_votes_for_nothing(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i, path in enumerate(PICTURES.rglob("*.jpg")):
+            shutil.copy(path, tmp_path / name / f"{i}.jpg")
+    (tmp_path / "b" / "0.jpg").write_bytes(b"no picture")
+    squares = StreamedSquares(open_pictures(str(tmp_path)), 32)
+    bad = squares.pictures.key(len(squares) // 2)
+    assert bad.endswith("b/0.jpg")
+    squares.get([len(squares) // 2])
+    assert squares.labels.tolist().count(-1) == 1
+
+
+def test_help_names_the_presets(capsys: pytest.CaptureFixture[str]) -> None:
+    presets = Path(dinokit.__file__).parent / "pretrain" / "presets"
+    main(["pretrain", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for path in presets.glob("*.toml"):
+        assert path.stem in said

@@ -137,6 +137,26 @@ def test_a_budget_too_small_to_learn_is_refused() -> None:
         derived({}, seconds=10)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "sizes"),
+    [
+        ({"global_size": 64}, {(64, 32)}),
+        ({"global_size": 48}, {(48, 16)}),
+        ({"local_size": 96}, {(192, 96)}),
+        ({"local_size": 16}, {(64, 16), (96, 16), (128, 16)}),
+    ],
+)
+def test_one_chosen_crop_size_brings_the_other(chosen: dict[str, int], sizes: set[tuple[int, int]]) -> None:
+    seen = set()
+
+    def measure(recipe: Recipe) -> Speed:
+        seen.add((recipe.crops.global_size, recipe.crops.local_size))
+        return Speed(50)
+
+    derive_recipe({"crops": chosen}, 1000, 3600, torch.device("cpu"), measure)
+    assert seen == sizes
+
+
 @pytest.mark.parametrize("name", ["laptop", "larger-crops", "finish", "dinov3"])
 def test_presets_of_the_package_are_whole_recipes_with_evidence(name: str) -> None:
     text = read_preset(name)

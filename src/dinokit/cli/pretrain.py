@@ -30,22 +30,25 @@ def pretrain(
     out
         The run folder.
     preset
-        Name of a recipe to start from; without it, one is derived from data, machine and budget.
+        A recipe to start from: laptop, larger-crops, finish, dinov3, or a .toml file.
     budget
-        How long it may take: 30m, 2h, 1d.
+        How long training may take (30m, 2h, 1d): everything else is derived from it, the data and the machine.
+        Without a budget the recipe decides; by default it goes on until it is stopped.
     weights
         How often each data set is drawn from, one number for each.
     init
         A model whose backbone (and heads, if they lie beside it) training starts from.
     set_
-        Any field of the recipe: KEY=VALUE, several if need be.
+        Any setting of the recipe, several if need be: KEY=VALUE, such as optimizer.lr=5e-4. RUN/recipe.toml has all.
     device
-        auto, cpu or cuda.
+        auto, cpu, cuda or mps.
     seed
         The same seed gives the same run on the same machine.
     """
     from dinokit.cli.training import follow
+    from dinokit.pretrain.checkpointing import hold
     from dinokit.pretrain.start import Order, prepare_run
 
     order = Order(data, out, preset, budget, weights, init, set_ or [], device, seed)
-    follow(lambda listener: prepare_run(order, listener))
+    with hold(out):
+        follow(lambda listener: prepare_run(order, listener))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -12,8 +13,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from dinokit.pretrain.loop import Pretraining, Status
 from dinokit.report.run_page import write_run_page
 
-PLAIN_EVERY = 100
-"""Steps between lines where standard error is no terminal."""
+PLAIN_SECONDS = 60
+"""Between lines where standard error is no terminal."""
 
 
 class TerminalListener:
@@ -22,6 +23,7 @@ class TerminalListener:
     def __init__(self, console: Console, progress: Progress) -> None:
         self.console, self.progress = console, progress
         self.task: TaskID | None = None
+        self.said = -float(PLAIN_SECONDS)
 
     def say(self, text: str) -> None:
         """One remark, as it is: names in it are no markup, and it is not wrapped."""
@@ -35,16 +37,22 @@ class TerminalListener:
             self.progress.remove_task(self.task)
             self.task = None
 
+    def train(self, run: Pretraining) -> None:
+        """Run it behind a bar."""
+        self.task = self.progress.add_task("training", total=run.steps or None, completed=run.step, rate="")
+        run.run(self.trained, self.stepped)
+
+    def stepped(self, step: int) -> None:
+        assert self.task is not None
+        self.progress.update(self.task, completed=step)
+
     def trained(self, status: Status) -> None:
-        line = summarize(status)
-        if self.console.is_terminal:
-            if self.task is None:
-                self.task = self.progress.add_task("training", total=status.steps or None, rate="")
-            self.progress.update(self.task, completed=status.step, rate=line)
-        elif status.step % PLAIN_EVERY == 0:
+        line, now = summarize(status), time.monotonic()
+        assert self.task is not None
+        self.progress.update(self.task, rate=line)
+        if "knn" in status.numbers or (not self.console.is_terminal and now - self.said >= PLAIN_SECONDS):
             self.say(line)
-        if "knn" in status.numbers and self.console.is_terminal:
-            self.say(line)
+            self.said = now
 
 
 def summarize(status: Status) -> str:
@@ -71,15 +79,22 @@ def follow(prepare: Callable[[TerminalListener], Pretraining]) -> None:
         listener = TerminalListener(console, progress)
         run = prepare(listener)
         _stop_on_signals(run, listener)
-        run.run(listener.trained)
-    if run.pictures.skipped:
-        listener.say(run.pictures.skipped.listing())
+        try:
+            listener.train(run)
+        finally:
+            _tell_curves(run, listener)
     ended = "stopped" if run.stopping else "done"
     listener.say(f"{ended} at step {run.step}; the model is in {run.run_folder / 'model'}")
-    if (run.run_folder / "log.jsonl").is_file():
-        listener.say(f"curves: {write_run_page(run.run_folder)}")
     if run.stopping:
         listener.say("the same command goes on from here")
+
+
+def _tell_curves(run: Pretraining, listener: TerminalListener) -> None:
+    if run.pictures.skipped:
+        listener.say(run.pictures.skipped.listing())
+    log = run.run_folder / "log.jsonl"
+    if log.is_file() and log.stat().st_size:
+        listener.say(f"curves: {write_run_page(run.run_folder)}")
 
 
 def _stop_on_signals(run: Pretraining, listener: TerminalListener) -> None:

@@ -149,6 +149,7 @@ class StreamedSquares:
         self.side = side
         self.skipped = SkippedFiles() if skipped is None else skipped
         self.labels = _labels(pictures, range(len(pictures)))
+        """int64 [N]; -1 without one, or once the picture was found unreadable."""
         self._bad: dict[int, str] = {}
         self._lock = Lock()
         self._decode(0)
@@ -196,6 +197,7 @@ class StreamedSquares:
         with self._lock:
             if i not in self._bad:
                 self._bad[i] = reason
+                self.labels[i] = -1  # another picture stands in for it
                 self.skipped.add(self.pictures.key(i), reason)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from dinokit.backbones.catalog import spec_of
 from dinokit.errors import UserError
 from dinokit.pretrain.recipe import Recipe, Stage
 from dinokit.pretrain.recipe_file import recipe_from_dict
@@ -58,23 +59,46 @@ def derive_recipe(
     used from the start to the end. measure: the speed of a recipe, by running it. Raises `UserError` if there is no
     time for 100 steps, or if the length is chosen too.
     """
-    if "stages" in chosen or "steps" in chosen.get("run", {}):
-        raise UserError("--budget derives run.steps and stages itself", "leave out the budget, or what sets them")
+    check_chosen(chosen)
     recipe = recipe_from_dict(chosen, _suit_machine(recipe_from_dict(chosen), pictures, device, chosen))
-    sizes = chosen.get("crops", {})
-    plan = [(share, sizes.get("global_size", large), sizes.get("local_size", small)) for share, large, small in STAGES]
+    plan = [(share, *_crop_sizes(large, small, chosen, recipe)) for share, large, small in STAGES]
     speeds = []
     for _, global_size, local_size in plan:
         crops = replace(recipe.crops, global_size=global_size, local_size=local_size)
         speeds.append(measure(replace(recipe, crops=crops)))
+        _refuse_too_short(seconds, recipe.run.batch / speeds[0].pictures_per_second)  # later stages are slower
     training = seconds - _probes(seconds, speeds) * speeds[-1].probe_seconds
     stages = [
         Stage(max(round(share * training * speed.pictures_per_second / recipe.run.batch), 1), global_size, local_size)
         for (share, global_size, local_size), speed in zip(plan, speeds, strict=True)
     ]
-    if sum(stage.steps for stage in stages) < LEAST_STEPS:
-        raise UserError(f"the budget allows fewer than {LEAST_STEPS} steps", "give more time: that learns nothing")
+    _refuse_too_short(seconds, seconds / sum(stage.steps for stage in stages))
     return recipe_from_dict(chosen, _suit_length(recipe, stages, pictures, _probes(seconds, speeds)))
+
+
+def check_chosen(chosen: Mapping[str, Any]) -> None:
+    """Raises `UserError` if settings leave nothing to derive."""
+    if "stages" in chosen or "steps" in chosen.get("run", {}):
+        raise UserError("--budget derives run.steps and stages itself", "leave out the budget, or what sets them")
+
+
+def _refuse_too_short(seconds: float, step_seconds: float) -> None:
+    if seconds < LEAST_STEPS * step_seconds:
+        minutes = LEAST_STEPS * step_seconds / 60
+        hint = f"give at least {minutes:.0f}m here" if minutes >= 1 else f"give at least {60 * minutes:.0f}s here"
+        raise UserError(f"the budget allows fewer than {LEAST_STEPS} steps, which learn nothing", hint)
+
+
+def _crop_sizes(large: int, small: int, chosen: Mapping[str, Any], recipe: Recipe) -> tuple[int, int]:
+    """Global and local size of a stage: the rule's, or what was chosen, and what suits it."""
+    patch, sizes = spec_of(recipe.network).patch_size, chosen.get("crops", {})
+    if "global_size" in sizes:
+        large = sizes["global_size"]
+        small = max(large // 2 // patch * patch, patch)
+    if "local_size" in sizes:
+        small = sizes["local_size"]
+        large = large if "global_size" in sizes else max(large, 2 * small)
+    return large, small
 
 
 def _probes(seconds: float, speeds: Sequence[Speed]) -> int:

@@ -6,12 +6,14 @@ are kept. `model/` is the teacher's backbone, with the heads beside it so that a
 
 from __future__ import annotations
 
-import io
+import fcntl
 import json
 import math
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -20,7 +22,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dinokit.checkpoints.model import ModelInfo
+from dinokit.checkpoints.model import ModelInfo, info_from_config
 from dinokit.checkpoints.save import save_model, save_tensors, write_atomically
 from dinokit.errors import UserError
 from dinokit.pretrain.objectives import Heads
@@ -28,10 +30,16 @@ from dinokit.pretrain.student_teacher import StudentTeacher
 
 KEPT = 2
 HEADS = "heads.safetensors"
+LOCK = ".lock"
 
 
 def save_checkpoint(
-    run: Path, step: int, networks: StudentTeacher, optimizer: torch.optim.Optimizer, progress: Mapping[str, Any]
+    run: Path,
+    info: ModelInfo,
+    step: int,
+    networks: StudentTeacher,
+    optimizer: torch.optim.Optimizer,
+    progress: Mapping[str, Any],
 ) -> None:
     """Write `checkpoints/step-…` and delete all but the latest two."""
     folder = run / "checkpoints" / f"step-{step:08d}"
@@ -44,10 +52,9 @@ def save_checkpoint(
         temporary.mkdir(parents=True)
         states = {"student": networks.student.state_dict(), "teacher": networks.teacher.state_dict()}
         save_tensors(temporary / "networks.safetensors", flatten(states))
-        content = io.BytesIO()
-        torch.save(optimizer.state_dict(), content)
-        write_atomically(temporary / "optimizer.pt", content.getvalue())
-        write_atomically(temporary / "progress.json", json.dumps({"step": step, **progress}).encode())
+        save_tensors(temporary / "optimizer.safetensors", flatten(_moments(optimizer)))
+        content = {"step": step, "model": info.to_config(), **progress}
+        write_atomically(temporary / "progress.json", json.dumps(content).encode())
         os.replace(temporary, folder)
     except OSError as problem:
         raise UserError(f"cannot write {folder} ({problem.strerror})", "free some space, then run again") from None
@@ -59,14 +66,41 @@ def save_checkpoint(
 
 def make_folder(run: Path) -> None:
     """Make the run's folder. Raises `UserError` where nothing can be written."""
-    if run.exists() and not run.is_dir():
-        raise UserError(f"{run} is a file", "give a folder for the run")
     try:
+        if run.exists() and not run.is_dir():
+            raise UserError(f"{run} is a file", "give a folder for the run")
         run.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=run):
             pass
     except OSError as problem:
         raise UserError(f"cannot write into {run} ({problem.strerror})", "give another --out") from None
+
+
+@contextmanager
+def hold(run: Path) -> Iterator[None]:
+    """Keep other processes from training in this folder. Raises `UserError` if one does."""
+    make_folder(run)
+    with open(run / LOCK, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"another process is training in {run}", "wait for it, or give another --out") from None
+        yield
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+    """What the optimiser remembers, by the names of the parameters."""
+    named = [pair for group in optimizer.param_groups for pair in zip(group["names"], group["params"], strict=True)]
+    return {name: optimizer.state[parameter] for name, parameter in named if parameter in optimizer.state}
+
+
+def _load_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            own = {key: tensors[f"{name}.{key}"].to(parameter.device) for key in ("step", "exp_avg", "exp_avg_sq")}
+            if own["exp_avg"].shape != parameter.shape or own["exp_avg_sq"].shape != parameter.shape:
+                raise ValueError(f"the moments of {name} have another shape")
+            optimizer.state[parameter] = own
 
 
 def flatten(states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -75,7 +109,18 @@ def flatten(states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 def list_checkpoints(run: Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
-    return sorted(path for path in (run / "checkpoints").glob("step-*") if path.is_dir())
+    found = (run / "checkpoints").glob("step-*")
+    return sorted(path for path in found if re.fullmatch(r"step-\d{8,}", path.name) and path.is_dir())
+
+
+def read_info(run: Path) -> ModelInfo:
+    """What the network of the latest checkpoint is."""
+    path = list_checkpoints(run)[-1] / "progress.json"
+    try:
+        config = json.loads(path.read_text())["model"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(f"{path} is damaged", "delete that checkpoint to go on from the one before") from None
+    return info_from_config(config, str(path))
 
 
 def resume(run: Path, networks: StudentTeacher, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
@@ -83,16 +128,13 @@ def resume(run: Path, networks: StudentTeacher, optimizer: torch.optim.Optimizer
     checkpoints = list_checkpoints(run)
     if not checkpoints:
         return None
-    folder, groups = checkpoints[-1], optimizer.param_groups
+    folder = checkpoints[-1]
     try:
         tensors = load_file(folder / "networks.safetensors")
         for part, network in (("student", networks.student), ("teacher", networks.teacher)):
             own = {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
             network.load_state_dict(own)
-        settings = [{key: group[key] for key in ("betas", "lr_multiplier", "wd_multiplier")} for group in groups]
-        optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
-        for group, own in zip(optimizer.param_groups, settings, strict=True):
-            group.update(own)  # what the recipe says now, not what it said then
+        _load_moments(optimizer, load_file(folder / "optimizer.safetensors"))
         progress: dict[str, Any] = json.loads((folder / "progress.json").read_text())
     except Exception as problem:
         hint = "delete that folder to go on from the one before, or use the recipe that the run was started with"

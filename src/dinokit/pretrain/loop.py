@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,19 +73,20 @@ class Pretraining:
         self.dtype = choose_dtype("auto", self.device)
         self.probe: ProbePictures | None = probe_pictures(pictures) if recipe.run.probe_every else None
         self.step, self.seconds, self.stopping = 0, 0.0, False
+        self.torn = False
+        """Whether a step was broken off while it changed the networks."""
         self.other_pictures = False
         """Whether a continued run was started with other pictures or weights."""
         self.monitor = Monitor(grace=recipe.optimizer.warmup)
         self._resume()
 
     def _resume(self) -> None:
-        """Go on from the latest checkpoint, if there is one; the log ends where it was written."""
+        """Go on from the latest checkpoint, if there is one."""
         progress = checkpointing.resume(self.run_folder, self.networks, self.optimizer)
         if progress is not None:
             self.step, self.seconds = int(progress["step"]), float(progress["seconds"])
             self.monitor.signs.update(progress.get("signs", {}))
             self.other_pictures = progress.get("pictures") != self._proportions()
-        checkpointing.shorten_log(self.run_folder, self.step)
 
     def _build_networks(self, backbone: VisionTransformer, source: str | None) -> StudentTeacher:
         objective = self.recipe.build_objective()
@@ -114,19 +115,30 @@ class Pretraining:
     def steps(self) -> int:
         return self.recipe.run.steps
 
-    def run(self, report: Callable[[Status], None] | None = None) -> None:
-        """Train until the recipe's end, or until `stop` is called. Saves on the way out, whatever the reason."""
+    @property
+    def finished(self) -> bool:
+        """Whether the recipe's end is reached."""
+        return bool(self.steps) and self.step >= self.steps
+
+    def run(self, report: Callable[[Status], None] | None = None, stepped: Callable[[int], None] | None = None) -> None:
+        """Train until the recipe's end, or until `stop` is called. Saves on the way out, whatever the reason.
+
+        report: called at logged steps; stepped: at each, with its number.
+        """
+        if self.finished:
+            return
         settings = self.recipe.run
         checkpointing.make_folder(self.run_folder)
+        checkpointing.shorten_log(self.run_folder, self.step)
         write_atomically(self.run_folder / "recipe.toml", recipe_to_toml(self.recipe).encode())
         mark, marked, saved = time.perf_counter(), self.step, time.perf_counter()
-        whole = True
         try:
-            while not self.stopping and not (self.steps and self.step >= self.steps):
-                whole = False
+            while not self.stopping and not self.finished:
                 parts = self.train_step()
                 self.step += 1
-                whole = True
+                self.torn = False
+                if stepped is not None:
+                    stepped(self.step)
                 if parts and self._logs():
                     now = time.perf_counter()
                     rate = (self.step - marked) * settings.batch / (now - mark)
@@ -141,13 +153,13 @@ class Pretraining:
                     saved = time.perf_counter()
         finally:
             self.seconds += time.perf_counter() - mark
-            if whole and self.step > 0 and not self.monitor.lost:  # a step broken off halfway is not worth keeping
+            if self.step > 0 and not self.torn and not self.monitor.lost:
                 self.save()
 
     def _logs(self) -> bool:
         """Whether this step is logged: every so often, where it is probed, and the last."""
         periods = (self.recipe.run.log_every, self.recipe.run.probe_every)
-        return self.step == self.steps or any(period and self.step % period == 0 for period in periods)
+        return self.finished or self.stopping or any(period and self.step % period == 0 for period in periods)
 
     def stop(self) -> None:
         """End the run after the step in progress."""
@@ -167,6 +179,7 @@ class Pretraining:
         if not self.monitor.finite(self.step, "gradient", sum(norms.values())):
             return {}
         lr = self._apply_schedule()
+        self.torn = True
         self.optimizer.step()
         self.networks.update_teacher(self._momentum())
         numbers = {"loss": losses.total.item(), **{key: value.item() for key, value in losses.parts.items()}}
@@ -220,7 +233,7 @@ class Pretraining:
     def _log(self, parts: dict[str, float], rate: float) -> Status:
         health = self.monitor.check(self.step, parts)
         numbers = {**parts, "rank": health.rank, "variance": health.variance}
-        if self.probe is not None and (self.step % self.recipe.run.probe_every == 0 or self.step == self.steps):
+        if self.probe is not None and (self.step % self.recipe.run.probe_every == 0 or self.finished):
             numbers["knn"] = self.measure_knn(self.probe)
         status = Status(self.step, self.steps, self.seconds, rate, self.recipe.run.batch / rate, numbers)
         line: dict[str, float] = {
@@ -236,14 +249,20 @@ class Pretraining:
     def measure_knn(self, probe: ProbePictures) -> float:
         """kNN top-1 in per cent of the teacher's class token, pictures whole, at the size of the global crops."""
         size = self.recipe.crops_at(self.step).global_size
-        bank, queries = self.class_tokens(probe.bank, size), self.class_tokens(probe.queries, size)
-        return knn_accuracy((bank, probe.bank_labels), (queries, probe.query_labels)).top1
+        bank, queries = (self._labelled_tokens(probe, chosen, size) for chosen in (probe.bank, probe.queries))
+        return knn_accuracy(bank, queries).top1
+
+    def _labelled_tokens(self, probe: ProbePictures, chosen: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        tokens = self.class_tokens(probe.squares(chosen), size)
+        labels = probe.part.labels[chosen]
+        readable = labels >= 0  # known now that they were read
+        return tokens[readable], labels[readable]
 
     @torch.no_grad()
-    def class_tokens(self, pictures: Tensor, size: int) -> Tensor:
-        """The teacher's class tokens [N, D] of whole pictures uint8 [N, 3, S, S], read at `size`."""
+    def class_tokens(self, blocks: Iterable[Tensor], size: int) -> Tensor:
+        """The teacher's class tokens [N, D] of whole pictures, blocks of uint8 [B, 3, S, S], read at `size`."""
         tokens = []
-        for block in pictures.split(128):
+        for block in blocks:
             batch = normalize(resize(block, (size, size)), self.info.statistics).to(self.device)
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                 tokens.append(self.networks.teacher.backbone(batch).cls.float().cpu())
@@ -260,7 +279,7 @@ class Pretraining:
             "signs": self.monitor.signs,
             "pictures": self._proportions(),
         }
-        checkpointing.save_checkpoint(self.run_folder, self.step, self.networks, self.optimizer, progress)
+        checkpointing.save_checkpoint(self.run_folder, self.info, self.step, self.networks, self.optimizer, progress)
         return checkpointing.save_run_model(self.run_folder, self.networks, self.info)
 
 

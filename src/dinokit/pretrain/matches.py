@@ -5,10 +5,15 @@ Source: location-based matching of VICRegL (Bardes et al. 2022, arXiv 2210.01571
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
+
+SHARE: Final = 1 / 4
+"""Of the patches that is matched: always as many, for each new shape of a matrix costs memory that is never freed."""
 
 
 @dataclass(frozen=True)
@@ -41,23 +46,31 @@ def no_matches(device: torch.device) -> Matches:
 
 
 def match_patches(boxes: Tensor, flips: Tensor, grid: tuple[int, int]) -> Matches:
-    """All patches whose centre lies between patch centres of the other crop.
+    """Patches whose centre lies between patch centres of the other crop, drawn with torch's global generator.
 
     boxes: [2, B, 4] (x0, y0, x1, y1) in shares of the picture; flips: bool [2, B], mirrored crops; grid: (h, w).
+    K is a quarter of all patches (some of them twice, where fewer match), or 0 where none match.
     """
     rows, columns = grid
     upright = torch.zeros_like(flips)
     y = _positions(boxes[..., 1], boxes[..., 3], upright, rows)  # [2, B, h], in patches of the other crop
     x = _positions(boxes[..., 0], boxes[..., 2], flips, columns)  # [2, B, w]
     inside = _within(y, rows)[..., :, None] & _within(x, columns)[..., None, :]  # [2, B, h, w]
-    crop, picture, row, column = inside.nonzero(as_tuple=True)  # [K] each
+    chosen = _draw(inside.flatten().nonzero().squeeze(1), math.ceil(SHARE * inside.numel()))
+    crop, picture, row, column = torch.unravel_index(chosen, inside.shape)  # [K] each
     top, below = _split(y[crop, picture, row], rows)
     left, right = _split(x[crop, picture, column], columns)
     base = ((1 - crop) * boxes.shape[1] + picture) * rows * columns
     lower, further = (top + 1).clamp(max=rows - 1), (left + 1).clamp(max=columns - 1)
     corners = [base + i * columns + j for i in (top, lower) for j in (left, further)]
     shares = [i * j for i in (1 - below, below) for j in (1 - right, right)]
-    return Matches(inside.flatten().nonzero().squeeze(1), torch.stack(corners, 1), torch.stack(shares, 1))
+    return Matches(chosen, torch.stack(corners, 1), torch.stack(shares, 1))
+
+
+def _draw(places: Tensor, count: int) -> Tensor:
+    """`count` of them in random order, without replacement as far as they go."""
+    drawn = places[torch.randperm(len(places))]
+    return drawn.repeat(math.ceil(count / max(len(drawn), 1)))[:count]
 
 
 def _positions(start: Tensor, end: Tensor, flips: Tensor, cells: int) -> Tensor:

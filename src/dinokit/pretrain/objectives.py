@@ -67,10 +67,10 @@ class Objective(Protocol):
         """How far the student is from the targets."""
 
 
-def _check_weights(settings: Any, *names: str) -> None:
+def _check_weights(settings: Any, part: str, *names: str) -> None:
     for name in names:
-        if not getattr(settings, name) >= 0:
-            raise UserError(f"{name} = {getattr(settings, name)} is negative", "give 0 or more")
+        if not 0 <= getattr(settings, name) < math.inf:
+            raise UserError(f"{part}.{name} = {getattr(settings, name)} is out of bounds", "give 0 or more")
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,13 @@ class Dinov3Settings:
     """Do not compare a global view with itself."""
 
     def __post_init__(self) -> None:
-        _check_weights(self, "dino_weight", "patch_weight", "koleo_weight", "local_weight")
+        _check_weights(self, "dinov3", "dino_weight", "patch_weight", "koleo_weight", "local_weight")
         if self.koleo_neighbours < 1 or self.teacher_temperature_warmup < 0:
-            raise UserError("koleo_neighbours or teacher_temperature_warmup is too small", "give 1 and 0 at least")
+            names = "dinov3.koleo_neighbours or dinov3.teacher_temperature_warmup"
+            raise UserError(f"{names} is too small", "give 1 and 0 at least")
         for name in ("student_temperature", "teacher_temperature", "teacher_temperature_end"):
             if not getattr(self, name) > 0:
-                raise UserError(f"{name} = {getattr(self, name)} is not positive", "try 0.04 to 0.1")
+                raise UserError(f"dinov3.{name} = {getattr(self, name)} is not positive", "try 0.04 to 0.1")
 
 
 class Dinov3Objective:
@@ -197,9 +198,10 @@ class CodingRateSettings:
     epsilon: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_weights(self, "expansion_weight", "patch_weight", "match_weight", "patch_expansion_weight")
+        names = ("expansion_weight", "patch_weight", "match_weight", "patch_expansion_weight")
+        _check_weights(self, "coding_rate", *names)
         if not self.epsilon > 0:
-            raise UserError(f"epsilon = {self.epsilon} is not positive", "try 0.5")
+            raise UserError(f"coding_rate.epsilon = {self.epsilon} is not positive", "try 0.5")
 
 
 class CodingRateObjective:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +52,8 @@ def open_training_pictures(
     skipped = SkippedFiles()
     opened = [open_pictures(source, skipped) for source in sources]
     total = sum(len(pictures) for pictures in opened)
-    in_memory = bytes_needed(total, settings.picture_side) <= settings.memory_limit * GIB
+    limit = min(settings.memory_limit * GIB, machine_memory() / 2)
+    in_memory = bytes_needed(total, settings.picture_side) <= limit
     parts: list[Squares] = []
     done = 0
     for pictures in opened:
@@ -64,27 +66,40 @@ def open_training_pictures(
     return TrainingPictures(tuple(parts), Mixture(parts, weights, settings.seed), skipped)
 
 
-@dataclass(frozen=True)
-class ProbePictures:
-    """Labelled pictures of the training set: a bank, and held-out queries. Labels are used by the probe alone."""
-
-    bank: Tensor
-    bank_labels: Tensor
-    queries: Tensor
-    query_labels: Tensor
+def machine_memory() -> float:
+    """Bytes of memory that the machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 PROBE_BANK = 4000
 PROBE_QUERIES = 1000
+PROBE_LEAST = 100
+"""Labelled pictures that a probe needs."""
+
+
+@dataclass(frozen=True)
+class ProbePictures:
+    """Labelled pictures of one data set: a bank, and queries whose labels are held out. Only the probe uses labels."""
+
+    part: Squares
+    bank: Tensor
+    """int64, places in `part`."""
+    queries: Tensor
+
+    def __len__(self) -> int:
+        return len(self.bank) + len(self.queries)
+
+    def squares(self, chosen: Tensor, block: int = 128) -> Iterator[Tensor]:
+        """Pictures uint8 [block, 3, S, S], fetched as they are asked for."""
+        return (self.part.get(indices)[0] for indices in chosen.split(block))
 
 
 def probe_pictures(pictures: TrainingPictures, seed: int = 0) -> ProbePictures | None:
     """A tenth of the labelled pictures as queries against (at most 4,000 of) the others; None without labels."""
     for part in pictures.parts:
         labelled = torch.nonzero(part.labels >= 0).flatten()
-        if len(labelled) >= 100 and len(part.labels[labelled].unique()) > 1:
+        if len(labelled) >= PROBE_LEAST and len(part.labels[labelled].unique()) > 1:
             order = labelled[torch.randperm(len(labelled), generator=torch.Generator().manual_seed(seed))]
             tenth = len(order) // 10
-            queries, bank = order[:tenth][:PROBE_QUERIES], order[tenth:][:PROBE_BANK]
-            return ProbePictures(part.get(bank)[0], part.labels[bank], part.get(queries)[0], part.labels[queries])
+            return ProbePictures(part, bank=order[tenth:][:PROBE_BANK], queries=order[:tenth][:PROBE_QUERIES])
     return None

@@ -90,7 +90,8 @@ class RunSettings:
     """Steps between kNN probes, where the data has labels; 0 for none."""
     log_every: int = 20
     memory_limit: float = 8.0
-    """GiB of decoded pictures kept in memory; larger sets are decoded as they come."""
+    """GiB of decoded pictures kept in memory; larger sets are decoded as they come. Never more than half of
+    what the machine has."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class Recipe:
     network: str = "dinokit_vitt16"
     drop_path: float = 0.0
     layer_scale: float = 0.1
-    """Initial factor of the residual branches (published: 1e-5, for far longer runs)."""
+    """Initial factor of the residual branches of random weights (published: 1e-5, for far longer runs)."""
     objective: Literal["dinov3", "coding-rate"] = "coding-rate"
     dinov3: Dinov3Settings = field(default_factory=Dinov3Settings)
     coding_rate: CodingRateSettings = field(default_factory=CodingRateSettings)
@@ -159,8 +160,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         patch = spec_of(self.network).patch_size
-        sizes = {side for s in self.stages for side in (s.global_size, s.local_size)}
-        for size in {*sizes, self.crops.global_size, self.crops.local_size}:
+        for size in self.crop_sizes():
             if size % patch or size < patch:
                 raise UserError(f"a crop of {size} px does not fit patches of {patch} px", "give multiples of them")
         for name, (least, most) in _BOUNDS.items():
@@ -175,6 +175,11 @@ class Recipe:
             dataclasses.replace(self.crops, global_size=stage.global_size, local_size=stage.local_size)  # is checked
             if stage.steps < 1:
                 raise UserError("a stage has no steps", "give each stage 1 step or more")
+
+    def crop_sizes(self) -> set[int]:
+        """Sides of all crops of all stages, in pixels."""
+        parts: list[Stage | CropSettings] = [*self.stages, self.crops]
+        return {side for part in parts for side in (part.global_size, part.local_size)}
 
     def value(self, name: str) -> Any:
         """The setting of a full name, such as `optimizer.lr`."""

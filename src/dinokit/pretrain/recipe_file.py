@@ -46,6 +46,8 @@ def parse_assignments(assignments: typing.Iterable[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"--set {text} has no value", "write --set optimizer.lr=1e-4")
+        if not name.strip():
+            raise UserError(f"--set {text} names no setting", "write --set optimizer.lr=1e-4")
         place = values
         *parents, last = name.strip().split(".")
         for parent in parents:
@@ -66,7 +68,8 @@ def _change(settings: Any, values: Mapping[str, Any], path: str) -> Any:
         where = f"{path}{name}"
         if name not in hints:
             near = difflib.get_close_matches(name, hints, n=1, cutoff=0.5)
-            raise UserError(f"there is no setting {where}", f"did you mean {path}{near[0]}?" if near else "see presets")
+            hint = f"did you mean {path}{near[0]}?" if near else f"there are {', '.join(path + name for name in hints)}"
+            raise UserError(f"there is no setting {where}", hint)
         changes[name] = _convert(value, hints[name], getattr(settings, name), where)
     return dataclasses.replace(settings, **changes)
 
@@ -101,7 +104,7 @@ def _stage(entry: Any) -> Stage:
 
 
 def recipe_to_toml(recipe: Recipe) -> str:
-    """Every field of the recipe, as TOML that `recipe_from_toml` reads back."""
+    """Every field of the recipe, as TOML that `read_toml` and `recipe_from_dict` read back."""
     lines: list[str] = []
     tables: list[str] = []
     for item in dataclasses.fields(recipe):
