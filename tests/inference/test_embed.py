@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -53,8 +54,8 @@ def one_thread() -> Iterator[None]:
 
 
 def embed(source: Path, out: Path, **options: Any) -> dict[str, Any]:
-    def track(items: Iterable[int], total: int, label: str) -> Iterable[int]:
-        count = 0
+    def track(items: Iterable[int], total: int, label: str, done: int) -> Iterable[int]:
+        count = done
         for item in items:
             count += 1
             yield item
@@ -62,7 +63,7 @@ def embed(source: Path, out: Path, **options: Any) -> dict[str, Any]:
 
     chosen = {"model": MODEL, "size": 64, "batch_size": 1, **options}
     chosen["backbone"] = load(chosen.pop("model"), **chosen.pop("assume", {}))
-    return embed_pictures([str(source)], out, track=track, **chosen)
+    return embed_pictures([str(source)], out, track=track, **{"say": print, **chosen})
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ def test_rows_are_those_of_encode_in_order(photos: Path, tmp_path: Path) -> None
     assert sorted(os.listdir(tmp_path)) == ["a.parquet", "a.parquet.errors.jsonl"]
     table = pq.read_table(out)
     names = [path.name for path in sorted(photos.iterdir()) if "-" not in path.name]
-    assert table.column("path").to_pylist() == names
+    assert table.column("path").to_pylist() == [f"{photos}/{name}" for name in names]
     assert table.schema.field("embedding").type == pa.list_(pa.float32(), 192)
     backbone = load(MODEL)
     for row in (0, 1, 55):
@@ -122,9 +123,9 @@ def test_unreadable_pictures_are_listed(photos: Path, tmp_path: Path) -> None:
     summary = embed(photos, tmp_path / "a.parquet")
     lines = (tmp_path / "a.parquet.errors.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [
-        {"path": "010-cut.jpg", "reason": "is truncated"},
-        {"path": "020-text.png", "reason": "is not a picture"},
-        {"path": "030-empty.jpg", "reason": "is empty"},
+        {"path": f"{photos}/010-cut.jpg", "reason": "is truncated"},
+        {"path": f"{photos}/020-text.png", "reason": "is not a picture"},
+        {"path": f"{photos}/030-empty.jpg", "reason": "is empty"},
     ]
     assert summary["summary"].startswith("skipped 3 files")
 
@@ -160,8 +161,10 @@ def test_stopped_halfway_and_continued(
     if stop == signal.SIGINT:
         assert "the same command continues" in stderr
         assert "Traceback" not in stderr
-    summary = embed(photos, out)
+    said: list[str] = []
+    summary = embed(photos, out, say=said.append)
     assert 0 < summary["continued"] < 63
+    assert said == [f"going on after {summary['continued']} pictures"]
     assert_same(pq.read_table(out), undisturbed)
     assert not parts.exists()
 
@@ -225,8 +228,29 @@ def test_a_strip_of_too_many_patches_is_skipped(tmp_path: Path) -> None:
 def test_file_names_that_are_no_text(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    name = os.fsencode(folder) + b"/caf\xe9.png"
-    Image.new("RGB", (32, 32)).save(folder / "a.png")
-    os.rename(folder / "a.png", name)
+    for name in ("caf\udce9.png", r"caf\xe9.png", "line\nbreak.png", r"back\slash.png"):
+        Image.new("RGB", (32, 32)).save(folder / "a.png")
+        os.rename(folder / "a.png", folder / name)
     (folder / "z\udcff.jpg").touch()
-    assert embed(folder, tmp_path / "a.parquet")["rows"] == 1
+    assert embed(folder, tmp_path / "a.parquet")["rows"] == 4
+    found = pq.read_table(tmp_path / "a.parquet").column("path").to_pylist()
+    names = [r"back\slash.png", r"caf\\xe9.png", r"caf\xe9.png", "line\nbreak.png"]
+    assert sorted(Path(path).name for path in found) == names
+    [line] = (tmp_path / "a.parquet.errors.jsonl").read_text().splitlines()
+    assert Path(json.loads(line)["path"]).name == r"z\xff.jpg"
+
+
+def test_members_of_shards_are_named_with_their_shard(tmp_path: Path) -> None:
+    for number in range(2):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as archive:
+            archive.add(REAL / "000000000790.jpg", "x/1.jpg")
+    assert embed(tmp_path, tmp_path / "a.parquet")["rows"] == 2
+    paths = pq.read_table(tmp_path / "a.parquet").column("path").to_pylist()
+    assert paths == [f"{tmp_path}/0.tar/x/1.jpg", f"{tmp_path}/1.tar/x/1.jpg"]
+
+
+@pytest.mark.parametrize("length", [245, 300])
+def test_a_name_that_is_too_long_is_said_before_the_work(length: int, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot be written .File name too long.: .*shorter name"):
+        embed(photos, tmp_path / ("n" * length + ".parquet"))
+    assert not list(tmp_path.iterdir())

@@ -30,7 +30,8 @@ def embed(
     images
         Pictures, folders, patterns or tar shards.
     out
-        The table to write, FILE.parquet: path, width, height, embedding (the class token).
+        The table to write, FILE.parquet: path (as seen from here; SHARD.tar/MEMBER in shards), width, height,
+        embedding (the class token).
     model
         Whatever dinokit.load takes: a name, a file, a folder, a run.
     size
@@ -45,7 +46,7 @@ def embed(
 
     backbone = open_backbone(model, assume, device, precision)
     try:
-        summary = embed_pictures(images, out, backbone=backbone, size=size, batch_size=batch_size, track=track)
+        summary = embed_pictures(images, out, backbone=backbone, size=size, batch_size=batch_size, track=track, say=say)
     except KeyboardInterrupt:
         say(f"what is finished is kept in {out}.parts; the same command continues")
         raise

@@ -24,8 +24,11 @@ class RateColumn(ProgressColumn):
         return Text(f"{speed:.3g}/s" if speed else "", style="progress.data.speed")
 
 
-def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
-    """Hand on `items` while a bar with rate and time left runs on standard error (on terminals only)."""
+def track(items: Iterable[T], total: int, label: str, done: int = 0) -> Iterator[T]:
+    """Hand on `items` while a bar with rate and time left runs on standard error (on terminals only).
+
+    `done`: how many of `total` were done before.
+    """
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -35,7 +38,7 @@ def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
         TimeLeftColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(label, total=total)
+        task = progress.add_task(label, total=total, completed=done)
         for item in items:
             progress.advance(task)
             yield item

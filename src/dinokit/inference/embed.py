@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from dinokit.checkpoints.names import printable
+from dinokit.checkpoints.names import lossless
 from dinokit.checkpoints.save import write_atomically
 from dinokit.data.listing import SkippedFiles
 from dinokit.data.opening import open_pictures
@@ -31,8 +31,8 @@ from dinokit.inference import embedding_table
 from dinokit.inference.backbone import Backbone
 from dinokit.inference.embedding_table import PartFolder, Row, check_output
 
-Track = Callable[[Iterable[int], int, str], Iterable[int]]
-"""Hands on the items of (items, how many, label) while it shows how far they are."""
+Track = Callable[[Iterable[int], int, str, int], Iterable[int]]
+"""Hands on the items of (items, how many in all, label, how many were done before) while it shows how far they are."""
 
 _CHUNK_BATCHES = 4
 _PART_SECONDS = 30.0
@@ -42,13 +42,21 @@ _Decoded = tuple[torch.Tensor, tuple[int, int]]
 
 
 def embed_pictures(
-    sources: Sequence[str], out: Path, *, backbone: Backbone, size: int | None, batch_size: int, track: Track
+    sources: Sequence[str],
+    out: Path,
+    *,
+    backbone: Backbone,
+    size: int | None,
+    batch_size: int,
+    track: Track,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Write one row for each readable picture of `sources`, in order, into the Parquet file `out`.
 
     size: short side in pixels; None: the model's own. Columns and how the work is kept: `embedding_table`. What
-    could not be read is listed in `OUT.errors.jsonl`. Returns `rows`, `skipped` (a number), `summary` (a line about
-    them), `continued` (pictures that an earlier run had done), `dimensions`, `images_per_second`.
+    could not be read is listed in `OUT.errors.jsonl`. `say` is told of work that is continued. Returns `rows`,
+    `skipped` (a number), `summary` (a line about them), `continued` (pictures that an earlier run had done),
+    `dimensions`, `images_per_second`.
     Raises `UserError` before the work for anything that would make it fail, and if no picture can be read.
     """
     out = Path(out)
@@ -62,6 +70,8 @@ def embed_pictures(
     side = backbone.info.image_size if size is None else size
     folder = PartFolder(out, _describe_job(pictures, backbone, side), backbone.embed_dim)
     continued, started = folder.done, time.perf_counter()
+    if continued:
+        say(f"going on after {continued} pictures")
     _embed_rest(pictures, backbone, side, batch_size, folder, track)
     rate = (len(pictures) - continued) / (time.perf_counter() - started)
     for path, reason in folder.unreadable():
@@ -80,9 +90,9 @@ def embed_pictures(
 
 def _describe_job(pictures: Pictures, backbone: Backbone, size: int) -> dict[str, Any]:
     """What makes two jobs the same: the model, how pictures are read, and which pictures in which order."""
-    names = hashlib.sha256(pictures.name.encode("utf-8", "surrogatepass"))
+    names = hashlib.sha256()
     for i in range(len(pictures)):
-        names.update(b"\0" + pictures.key(i).encode("utf-8", "surrogatepass"))
+        names.update(lossless(pictures.place(i)).encode() + b"\0")
     config = backbone.info.to_config()
     network = json.dumps([config[name] for name in ("network", "mean", "std")])
     return {
@@ -123,7 +133,7 @@ def _embed_rest(
             yield from range(len(rows))
 
     try:
-        for _ in track(work(), len(rest), "embedding pictures"):
+        for _ in track(work(), len(pictures), "embedding pictures", rest.start):
             pass
     finally:
         chunks.close()
@@ -145,36 +155,36 @@ def _embed_chunks(
         ahead = submit(chunks[0]) if chunks else []
         for place, chunk in enumerate(chunks):
             present, ahead = ahead, submit(chunks[place + 1]) if place + 1 < len(chunks) else []
-            yield _embed_chunk([pictures.key(i) for i in chunk], present, backbone, batch_size)
+            yield _embed_chunk([pictures.place(i) for i in chunk], present, backbone, batch_size)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _decode(pictures: Pictures, i: int, size: int, patch: int) -> _Decoded:
-    picture = read(pictures.read_bytes(i), name=pictures.key(i))
-    return to_grid(picture, size, patch, pictures.key(i)), (picture.shape[0], picture.shape[1])
+    picture = read(pictures.read_bytes(i), name=pictures.place(i))
+    return to_grid(picture, size, patch, pictures.place(i)), (picture.shape[0], picture.shape[1])
 
 
 def _embed_chunk(
-    keys: Sequence[str], decoded: Sequence[Future[_Decoded]], backbone: Backbone, batch_size: int
+    paths: Sequence[str], decoded: Sequence[Future[_Decoded]], backbone: Backbone, batch_size: int
 ) -> list[Row]:
     rows: list[Row | None] = []
     good: list[_Decoded] = []
-    for key, future in zip(keys, decoded, strict=True):
+    for path, future in zip(paths, decoded, strict=True):
         try:
             good.append(future.result())
             rows.append(None)
         except ReadError as error:
-            rows.append(Row(key, unreadable=error.reason))
+            rows.append(Row(path, unreadable=error.reason))
     features = iter(backbone.encode_views([view for view, _ in good], [shape for _, shape in good], batch_size))
     shapes = iter(shape for _, shape in good)
-    return [_row(key, next(shapes), next(features).cls[0]) if row is None else row
-            for key, row in zip(keys, rows, strict=True)]  # fmt: skip
+    return [_row(path, next(shapes), next(features).cls[0]) if row is None else row
+            for path, row in zip(paths, rows, strict=True)]  # fmt: skip
 
 
-def _row(key: str, shape: tuple[int, int], token: torch.Tensor) -> Row:
+def _row(path: str, shape: tuple[int, int], token: torch.Tensor) -> Row:
     embedding = token.float().cpu().numpy().copy()  # [D], a copy: the patches are let go
-    return Row(printable(key), shape[1], shape[0], embedding)
+    return Row(path, shape[1], shape[0], embedding)
 
 
 def _check_any_readable(pictures: Pictures, folder: PartFolder, size: int, patch: int) -> None:
@@ -192,10 +202,10 @@ def _check_any_readable(pictures: Pictures, folder: PartFolder, size: int, patch
 
 
 def _list_errors(out: Path, skipped: SkippedFiles) -> None:
-    """Write, or remove, the list of what was skipped: a JSON object a line with `path` and `reason`."""
-    path = out.with_name(out.name + ".errors.jsonl")
+    """Write, or remove, the list of what was skipped: JSON lines of `path`, as in the table, and `reason`."""
+    path = out.with_name(out.name + embedding_table.ERRORS)
     if not skipped.entries:
         path.unlink(missing_ok=True)
         return
-    lines = [json.dumps({"path": name, "reason": reason}) + "\n" for name, reason in skipped.entries]
+    lines = [json.dumps({"path": lossless(name), "reason": reason}) + "\n" for name, reason in skipped.entries]
     write_atomically(path, "".join(lines).encode())

@@ -2,13 +2,15 @@
 
 Finished pictures lie in `FILE.parquet.parts/` as complete Parquet files, each named by the pictures it covers and
 carrying the list of those that could not be read. A part appears by rename: it is whole or not there. At the end
-the parts are streamed into one file. Columns: `path` string, `width`, `height` int32 (pixels of the source
-picture), `embedding` fixed-size list of D float32. Vectors are split into byte streams, the only encoding that
-makes floats smaller.
+the parts are streamed into one file. Columns: `path` string (what opens the picture from where the command ran, or
+SHARD.tar/MEMBER; names that are no UTF-8 as `checkpoints.names.lossless` writes them), `width`, `height` int32 (pixels
+of the source picture), `embedding` fixed-size list of D float32. Vectors are split into byte streams, the only
+encoding that makes floats smaller.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -23,12 +25,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dinokit.checkpoints.names import lossless
 from dinokit.checkpoints.save import write_atomically
 from dinokit.errors import UserError
 
 PART_PICTURES = 512
 """Pictures a part covers at most."""
 ROW_GROUP = 8192
+ERRORS = ".errors.jsonl"
+"""Ends the name of the list of what was skipped."""
 _JOB, _UNREADABLE = "job.json", b"dinokit.unreadable"
 _PART = re.compile(r"part-(\d{9})-(\d{9})\.parquet")
 _ENCODING: dict[str, Any] = {
@@ -40,7 +45,7 @@ _ENCODING: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One picture: its name, and its size and embedding, or why it could not be read."""
+    """One picture: its path, and its size and embedding, or why it could not be read."""
 
     path: str
     width: int = 0
@@ -62,9 +67,16 @@ def check_output(out: Path) -> None:
     """Raise `UserError` if the table cannot be written to `out`; writes nothing."""
     if out.suffix != ".parquet":
         raise UserError(f"--out {out} is not a Parquet file", "let its name end in .parquet")
-    if out.is_dir():
+    try:
+        is_folder = out.is_dir()
+        above = next(folder for folder in out.absolute().parents if folder.exists())
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(above / f"{out.name}{ERRORS}")  # the longest name that is written
+    except OSError as problem:
+        what = f"--out {out} cannot be written ({problem.strerror})"
+        raise UserError(what, "choose another place or a shorter name") from None
+    if is_folder:
         raise UserError(f"--out {out} is a folder", "name a file in it")
-    above = next(folder for folder in out.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise UserError(f"--out {out} cannot be written in {above}", "choose another place")
 
@@ -132,7 +144,9 @@ class PartFolder:
         except FileNotFoundError:
             write_atomically(path, (json.dumps(job, indent=1) + "\n").encode())
             return
-        except (OSError, ValueError, RecursionError):
+        except OSError as problem:
+            raise UserError(f"cannot read {path} ({problem.strerror})", "check that folder") from None
+        except (ValueError, RecursionError):
             found = None
         if found != job:
             other = [name for name in job if not isinstance(found, dict) or found.get(name) != job[name]]
@@ -143,7 +157,7 @@ class PartFolder:
         vectors = [row.embedding for row in rows if row.embedding is not None]
         flat = np.concatenate(vectors) if vectors else np.empty(0, np.float32)
         columns = [
-            pa.array([row.path for row in rows], pa.string()),
+            pa.array([lossless(row.path) for row in rows], pa.string()),
             pa.array([row.width for row in rows], pa.int32()),
             pa.array([row.height for row in rows], pa.int32()),
             pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), type=self._schema.field(3).type),
