@@ -1,10 +1,11 @@
-"""Puts the last run's model into the package, in half precision; keeps its heads, the joined log and curves here.
+"""Puts the last run's model into the package, in half precision; keeps heads, recipes, joined log and curves here.
 
 python experiments/bundled/package.py runs/1 runs/2 runs/3 --size 128
 """
 
 import argparse
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,8 @@ def main() -> None:
         torch.float16,
     )
     save_tensors(HERE / HEADS, load_file(last / "model" / HEADS), torch.float16)
+    for run in options.runs:
+        shutil.copy(run / "recipe.toml", HERE / f"recipe-{run.name}.toml")
     log = join_logs(options.runs)
     (HERE / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
     (HERE / "curves.svg").write_text(curves_svg(log))
