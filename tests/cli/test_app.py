@@ -3,8 +3,10 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 from dinokit.cli import app
 from dinokit.errors import UserError
@@ -89,6 +91,9 @@ def test_torch_is_not_loaded(statement: str) -> None:
     [
         (UserError("a.jpg is\nempty", "copy it again"), 2, "error: a.jpg is empty: copy it again\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
+        (MemoryError(), 2, "error: not enough memory: lower the batch"),
+        (torch.OutOfMemoryError("CUDA out of memory."), 2, "error: not enough memory: lower the batch"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "error: not enough memory: lower the batch"),
     ],
 )
 def test_what_goes_wrong_in_a_verb(
@@ -109,4 +114,18 @@ def test_what_goes_wrong_in_a_verb(
 
     monkeypatch.setattr(app, "build_app", failing)
     assert app.main([]) == code
-    assert capsys.readouterr() == ("", said)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(said)
+    assert err.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_a_full_disk_is_one_line(argument: str) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "dinokit", argument]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: the output cannot be written (No space left on device): ")
+    assert result.stderr.count("\n") == 1

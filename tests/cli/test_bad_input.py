@@ -1,5 +1,6 @@
 """What a person does wrong is one line on standard error and exit code 2: never a stack trace."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,9 +84,11 @@ def test_pictures_that_are_none(verb: str, source: str, said: str, capsys: pytes
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("--size 0", "size is 0"),
-        ("--size -5", "size is -5"),
+        ("--size 0", "--size is 0: give a whole number of pixels"),
+        ("--size -5", "--size is -5"),
         ("--size x", "dinokit embed --help"),
+        ("--size 3.5", "'3.5' is not a whole number: see dinokit embed --help"),
+        ("--batch-size 2.5", "'2.5' is not a whole number"),
         ("--batch-size 0", "--batch-size is 0"),
         ("--out t.csv", "let its name end in .parquet"),
         ("--out flat", "flat is not a Parquet file"),
@@ -133,6 +136,7 @@ def test_show_options(options: str, said: str, capsys: pytest.CaptureFixture[str
     [
         ("--bank labelled --query labelled --k 5", "k = 5 neighbours of a bank of 2"),
         ("--bank labelled --query labelled --k 0", "k = 0"),
+        ("--bank labelled --query labelled --k 1.5", "'1.5' is not a whole number"),
         ("--bank flat --query labelled --k 1", "--bank flat has pictures without labels"),
         ("--bank labelled --query flat --k 1", "--query flat has pictures without labels"),
         ("--bank missing --query labelled", "missing is not found"),
@@ -163,10 +167,15 @@ def test_a_checkpoint_of_the_wrong_size(verb: str, place: Path, capsys: pytest.C
         ("embd flat", "embed"),
         ("embed", "dinokit embed --help"),
         ("info", "dinokit info --help"),
-        ("info missing.pth", "there is no model 'missing.pth'"),
+        ("info missing.pth", "there is no file or folder missing.pth: check the path"),
+        ("info runs/missing", "there is no file or folder runs/missing: check the path"),
+        ("info /dev/null", "/dev/null is neither a file nor a folder"),
+        ("info DINOKIT_vitt16", "did you mean dinokit_vitt16?"),
+        ("info dinov3_vitb17", "give the path of its weights, or random:dinov3_vitb16 for an untrained network"),
+        ("info random:DINOV3_VITB16", "did you mean dinov3_vitb16?"),
         ("info clip.jpg", "not a weights file"),
         ("demo missing", "missing is not found"),
-        ("demo texts", "no pictures in texts"),
+        ("demo texts", "texts"),
         ("demo flat --size 0", "size is 0"),
         ("demo flat --size -5", "size is -5"),
         ("info random:dinokit_vitt16 --device cpu:x", "device 'cpu:x' is unknown"),
@@ -190,6 +199,7 @@ def test_other_verbs(command: str, said: str, capsys: pytest.CaptureFixture[str]
         ("flat --set nonsense", "nonsense"),
         ("flat --set run.batch=0", "batch"),
         ("flat --budget soon", "soon"),
+        ("flat --seed 1.5", "'1.5' is not a whole number"),
         ("flat --budget 0h", "0h"),
         ("flat --weights 1 2", "weights"),
         ("flat --device toaster", "toaster"),
@@ -203,3 +213,30 @@ def test_pretrain(arguments: str, said: str, capsys: pytest.CaptureFixture[str])
 def test_pretrain_into_a_file(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(place / "file", place / "run")
     assert "run is a file" in fails("pretrain flat --out run", capsys)
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("command", ["embed flat", "show flat", "demo flat", "pretrain flat"])
+def test_an_empty_out(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command.split(), "--out", ""]) == 2
+    assert capsys.readouterr() == ("", "error: --out is empty: give a path\n")
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("command", "said"), [("info", "no model is given"), ("embed --out t.parquet", "no pictures were named")]
+)
+def test_an_empty_name(command: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command.split(), ""]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {said}")
+
+
+@pytest.mark.usefixtures("place")
+def test_knn_of_few_pictures_and_of_the_same_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(f"knn {MODEL} --bank labelled --query labelled --size 32 --json".split()) == 0
+    captured = capsys.readouterr()
+    assert (json.loads(captured.out)["k"], json.loads(captured.out)["shared"]) == (2, 2)
+    assert captured.err == (
+        "k = 2: the bank has no more pictures\n"
+        "warning: 2 of the 2 query pictures are in the bank too and find themselves\n"
+    )

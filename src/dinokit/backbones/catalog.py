@@ -60,6 +60,6 @@ def spec_of(name: str) -> ViTSpec:
     """The shape of the network called `name`; an unknown name is a `UserError` that names the nearest."""
     if name in NETWORKS:
         return NETWORKS[name]
-    near = difflib.get_close_matches(name, NETWORKS, n=1)
+    near = difflib.get_close_matches(name.lower(), NETWORKS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(NETWORKS)}"
     raise UserError(f"no network is called {name!r}", hint)

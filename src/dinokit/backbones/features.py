@@ -69,6 +69,11 @@ class Features:
     def __len__(self) -> int:
         return self.cls.shape[0]
 
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name} {list(getattr(self, name).shape)}" for name in ("cls", "registers", "patches"))
+        grid = f", grid of {self.grid.rows} x {self.grid.cols} cells" if self.grid else ""
+        return f"Features({shapes}{grid}, {str(self.cls.dtype).removeprefix('torch.')} on {self.cls.device})"
+
     @staticmethod
     def join(parts: Sequence[Features]) -> Features:
         """Features of several batches with equal grids as one batch."""

@@ -46,11 +46,13 @@ def load_model(source: str | Path, **overrides: Any) -> LoadedModel:
     Raises `UserError` for a name, file or weights that cannot be used.
     """
     text = str(source)
+    if not text:
+        raise UserError("no model is given", f"give a path, or {BUNDLED}")
     if text.startswith("random:"):
         return _random(text, overrides)
     path = Path(text)
     try:
-        is_folder, is_file = path.is_dir(), path.is_file()
+        is_folder, is_file, exists = path.is_dir(), path.is_file(), path.exists()
     except OSError as problem:  # a name that is too long, for example
         raise UserError(f"there is no model {text[:60]!r} ({problem.strerror})", "check the path") from None
     if text in NETWORKS and not (is_folder or is_file):
@@ -59,9 +61,21 @@ def load_model(source: str | Path, **overrides: Any) -> LoadedModel:
         return _load_folder(path, overrides)
     if is_file:
         return _load_file(path, overrides)
-    near = difflib.get_close_matches(text, NETWORKS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"give a path, or one of {', '.join(NETWORKS)}"
-    raise UserError(f"there is no model {text!r}", hint)
+    if exists:
+        raise UserError(f"{text} is neither a file nor a folder", "give the path of a model")
+    if path.suffix or len(path.parts) > 1:
+        raise UserError(f"there is no file or folder {text}", "check the path")
+    raise UserError(f"there is no model {text!r}", _suggest(text))
+
+
+def _suggest(name: str) -> str:
+    """What to do about a name that is no model's."""
+    near = difflib.get_close_matches(name.lower(), NETWORKS, n=1)
+    if not near:
+        return f"give a path, {BUNDLED}, or random:NAME for an untrained network ({', '.join(NETWORKS)})"
+    if near[0] == BUNDLED:
+        return f"did you mean {BUNDLED}?"
+    return f"did you mean {near[0]}? give the path of its weights, or random:{near[0]} for an untrained network"
 
 
 def bundled_folder(name: str) -> Path:

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dinokit.errors import UserError
+from dinokit.errors import UserError, is_out_of_memory
 from dinokit.images.kinds import explain_stand_in
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
@@ -64,6 +64,8 @@ def read_tensors(path: Path) -> Any:
     except (EOFError, ValueError, zipfile.BadZipFile):
         raise UserError(f"{path} is damaged or cut off", "copy or download it again") from None
     except Exception as problem:  # parsers raise anything on hostile bytes
+        if is_out_of_memory(problem):
+            raise UserError(f"{path} does not fit into memory", "take a smaller model or a larger machine") from None
         first = next(iter(str(problem).strip().splitlines()), "")[:120] or type(problem).__name__
         raise UserError(f"{path} cannot be read ({first})", "the file is damaged or not a checkpoint") from None
 

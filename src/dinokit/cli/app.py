@@ -1,7 +1,8 @@
 """The command line: which verbs there are, and how everything that goes wrong is said in one line.
 
 Verbs are named here and imported when they run, so `dinokit --help` never waits for torch. What a person
-did wrong ends in `error: what: what to do` on standard error and exit code 2; Ctrl-C in exit code 130.
+did wrong, and what the machine cannot do, ends in `error: what: what to do` on standard error and exit code 2.
+Ctrl-C ends in exit code 130, except for a training that it has stopped cleanly: its work is saved, its code 0.
 """
 
 import os
@@ -12,7 +13,7 @@ from importlib.metadata import version
 
 from cyclopts import App, CycloptsError, Group
 
-from dinokit.errors import UserError
+from dinokit.errors import UserError, is_out_of_memory
 
 LOOK = Group("Look", sort_key=0)
 LEARN = Group("Learn", sort_key=1)
@@ -117,10 +118,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader (head, less) has gone: nobody is left to tell, not even at the last flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()  # the reader (head, less) has gone: nobody is left to tell
         return 1
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        _close_output()
+        return _fail(f"the output cannot be written ({error.strerror}): make room, or send it elsewhere")
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return _fail("not enough memory: lower the batch, the crops or --size, or take a smaller model")
     return 0
+
+
+def _close_output() -> None:
+    """Let the last flush of standard output, at the end of the process, go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _examples(lines: Sequence[str]) -> str:

@@ -3,15 +3,16 @@
 from pathlib import Path
 
 from dinokit.cli.models import Assume, Device, Precision, open_backbone
+from dinokit.cli.options import Out, Pixels
 
 
 def demo(
     photos: str | None = None,
     /,
     *,
-    out: Path = Path("demo"),
+    out: Out = Path("demo"),
     model: str = "dinokit_vitt16",
-    size: int = 448,
+    size: Pixels = 448,
     assume: Assume = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -35,13 +36,10 @@ def demo(
     import time
 
     from dinokit.cli.output import put, say, track, warn
-    from dinokit.errors import UserError
     from dinokit.report import demo as work
     from dinokit.report.demo_page import prepare_folder, write_demo_page
 
     started = time.perf_counter()
-    if size < 1:
-        raise UserError(f"size is {size}", "give the short side in pixels")
     chosen, remark = work.choose_photos(photos)
     if remark:
         say(remark)

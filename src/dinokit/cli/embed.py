@@ -1,21 +1,21 @@
 """`dinokit embed`: pictures in, a table of features out."""
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from dinokit.cli.models import Assume, Device, Precision, open_backbone
+from dinokit.cli.options import Out, Pixels, Whole
 
 
 def embed(
     images: list[str],
     /,
     *,
-    out: Path,
+    out: Out,
     model: str = "dinokit_vitt16",
-    size: int | None = None,
-    batch_size: int = 16,
+    size: Pixels | None = None,
+    batch_size: Whole = 16,
     assume: Assume = None,
     device: Device = "auto",
     precision: Precision = "auto",

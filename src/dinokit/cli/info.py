@@ -25,12 +25,20 @@ def info(
     json
         Print one JSON object instead of lines.
     """
-    from dinokit.cli.output import print_json, put
+    import warnings
+
+    from dinokit.checkpoints.model import AssumptionWarning
+    from dinokit.cli.output import print_json, put, say
     from dinokit.inference.info import describe_model
 
-    facts = describe_model(open_model(name, assume), device, precision)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AssumptionWarning)  # the facts say it
+        model = open_model(name, assume)
+    facts = {**describe_model(model, device, precision), "given": ", ".join(assume or ()) or "nothing"}
     if json:
         print_json(facts)
     else:
         for key, value in facts.items():
             put(f"{key:<20} {value}")
+        if model.info.assumptions:
+            say("what was assumed can be given: --assume KEY=VALUE")

@@ -5,6 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from dinokit.cli.models import Assume, Device, Precision, open_backbone
+from dinokit.cli.options import Pixels, Whole
 
 
 def knn(
@@ -13,8 +14,8 @@ def knn(
     *,
     bank: str,
     query: str,
-    k: int = 20,
-    size: int | None = None,
+    k: Whole | None = None,
+    size: Pixels | None = None,
     assume: Assume = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -33,19 +34,24 @@ def knn(
     query
         Labelled pictures to measure on.
     k
-        Number of neighbours.
+        Number of neighbours; without it 20, or the whole bank where that is smaller.
     size
         Pictures are squashed to a square of this side in pixels; without it, the size the model was trained at.
     json
-        Print one JSON object: top1, top5 (per cent), k, bank, query, skipped, summary, images_per_second.
+        Print one JSON object: top1, top5 (per cent), k, bank, query, shared (pictures of the query that
+        are in the bank too), skipped, summary, images_per_second.
     """
-    from dinokit.cli.output import print_json, say, track
-    from dinokit.heads.probe import measure_knn
+    from dinokit.cli.output import print_json, say, track, warn
+    from dinokit.heads.probe import NEIGHBOURS, measure_knn
 
     backbone = open_backbone(model, assume, device, precision)
     result = measure_knn(backbone, bank=bank, query=query, k=k, size=size, track=track)
     if result["skipped"]:
         say(result["summary"])
+    if k is None and result["k"] < NEIGHBOURS:
+        say(f"k = {result['k']}: the bank has no more pictures")
+    if result["shared"]:
+        warn(f"{result['shared']} of the {result['query']} query pictures are in the bank too and find themselves")
     if json:
         print_json(result)
     else:

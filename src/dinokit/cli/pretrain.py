@@ -1,23 +1,24 @@
 """`dinokit pretrain`: unlabelled pictures in, a backbone out."""
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+
+from dinokit.cli.options import Out, Whole
 
 
 def pretrain(
     data: list[str],
     /,
     *,
-    out: Path,
+    out: Out,
     preset: str | None = None,
     budget: str | None = None,
     weights: Annotated[list[float] | None, Parameter(consume_multiple=True, negative=())] = None,
     init: str | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative=())] = None,
     device: str = "auto",
-    seed: int | None = None,
+    seed: Whole | None = None,
 ) -> None:
     """Learn a backbone from unlabelled pictures.
 

@@ -3,15 +3,16 @@
 from pathlib import Path
 
 from dinokit.cli.models import Assume, Device, Precision, open_backbone
+from dinokit.cli.options import Out, Pixels
 
 
 def show(
     images: list[str],
     /,
     *,
-    out: Path = Path("maps"),
+    out: Out = Path("maps"),
     model: str = "dinokit_vitt16",
-    size: int | None = None,
+    size: Pixels | None = None,
     assume: Assume = None,
     device: Device = "auto",
     precision: Precision = "auto",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -22,6 +23,8 @@ from dinokit.inference.backbone import Backbone
 
 T = TypeVar("T")
 Track = Callable[[Iterable[T], int, str], Iterable[T]]
+NEIGHBOURS = 20
+"""How many vote unless it is said, as in published figures."""
 _CHUNK = 256
 
 
@@ -45,19 +48,21 @@ def class_tokens(
 
 
 def measure_knn(
-    backbone: Backbone, *, bank: str, query: str, k: int = 20, size: int | None = None, track: Track[Any]
+    backbone: Backbone, *, bank: str, query: str, k: int | None = None, size: int | None = None, track: Track[Any]
 ) -> dict[str, Any]:
-    """kNN accuracy of the backbone's class token: `top1`, `top5`, `k`, `bank`, `query`, `skipped`, `summary` (a line
-    about what was skipped), `images_per_second`.
+    """kNN accuracy of the backbone's class token: `top1`, `top5`, `k`, `bank`, `query`, `shared`, `skipped`, `summary`
+    (a line about what was skipped), `images_per_second`.
 
-    Accuracies in per cent; bank and query are numbers of pictures. Classes are the same if their names are. Raises
+    Accuracies in per cent; bank and query are numbers of pictures, `shared` of those that are in both. k: None is
+    `NEIGHBOURS`, or the whole bank where that is smaller. Classes are the same if their names are. Raises
     `UserError` for sets without labels, without a readable picture, or with classes that the bank does not have, and
     if the bank has fewer than k pictures.
     """
     skipped = SkippedFiles()
     banked, queried = _open_labelled(bank, "--bank", skipped), _open_labelled(query, "--query", skipped)
     numbers = _numbers_in_bank(banked, queried)
-    check_neighbours(k, len(banked))
+    if k is not None:
+        check_neighbours(k, len(banked))
     started = time.perf_counter()
 
     def embed(pictures: Pictures, role: str) -> tuple[Tensor, Tensor]:
@@ -70,6 +75,7 @@ def measure_knn(
         return tokens, labels
 
     bank_tokens, bank_labels = embed(banked, "bank")
+    k = min(NEIGHBOURS, len(bank_tokens)) if k is None else k
     check_neighbours(k, len(bank_tokens))
     query_tokens, query_labels = embed(queried, "query")
     rate = (len(banked) + len(queried)) / (time.perf_counter() - started)
@@ -80,6 +86,7 @@ def measure_knn(
         "k": k,
         "bank": len(bank_tokens),
         "query": len(query_tokens),
+        "shared": len(_places(banked) & _places(queried)),
         "skipped": len(skipped),
         "summary": skipped.summary(),
         "images_per_second": round(rate, 1),
@@ -91,6 +98,10 @@ def _open_labelled(source: str, role: str, skipped: SkippedFiles) -> Pictures:
     if any(pictures.label(i) is None for i in range(len(pictures))):
         raise UserError(f"{role} {source} has pictures without labels", "give a folder per class, or shards with .cls")
     return pictures
+
+
+def _places(pictures: Pictures) -> set[str]:
+    return {os.path.abspath(pictures.place(i)) for i in range(len(pictures))}
 
 
 def _numbers_in_bank(bank: Pictures, query: Pictures) -> Tensor:

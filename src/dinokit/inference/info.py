@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from dinokit.backbones.rope import RopeSpec
 from dinokit.checkpoints.model import LoadedModel
 from dinokit.inference.precision import choose_device, choose_dtype
 
 
 def describe_model(model: LoadedModel, device: str = "auto", precision: str = "auto") -> dict[str, Any]:
-    """Facts of a model: shape, size, statistics, where its weights come from, what was assumed, and in what a
+    """Facts of a model: shape, size, what it runs with, where its weights come from, what was assumed, and in what a
     backbone would compute with it. Nothing is moved to that device.
     """
     spec, info, place = model.info.spec, model.info, choose_device(device)
@@ -23,6 +24,8 @@ def describe_model(model: LoadedModel, device: str = "auto", precision: str = "a
         "patch": spec.patch_size,
         "registers": spec.registers,
         "feed_forward": f"{spec.ffn} {spec.ffn_hidden}",
+        "norm_eps": spec.norm_eps,
+        "rope": _describe_rope(spec.rope),
         "image_size": info.image_size,
         "mean": list(info.statistics.mean),
         "std": list(info.statistics.std),
@@ -30,3 +33,9 @@ def describe_model(model: LoadedModel, device: str = "auto", precision: str = "a
         "computes": f"{str(dtype).removeprefix('torch.')} on {place}",
         "assumed": ", ".join(info.assumptions) or "nothing",
     }
+
+
+def _describe_rope(rope: RopeSpec) -> str:
+    """What turns positions into angles in inference."""
+    periods = f"base {rope.base:g}" if rope.base is not None else f"periods {rope.min_period:g} to {rope.max_period:g}"
+    return f"{periods}, coordinates normalized {rope.normalize}"
