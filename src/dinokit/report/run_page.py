@@ -32,7 +32,8 @@ PANELS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("pictures a second", ("images_per_second",), "data and saving included"),
 )
 COLOURS = ("#c2410c", "#1d4ed8", "#15803d")
-WIDTH, HEIGHT, MARGIN = 400, 220, 44
+WIDTH, HEIGHT, MARGIN = 400, 232, 44
+BOTTOM = 46  # below a chart: its steps and its legend
 MOST_POINTS = 300
 """Points a curve; more are averaged in groups."""
 
@@ -90,7 +91,8 @@ def _panel(log: Log, title: str, names: Sequence[str], remark: str) -> str:
     values = [value for _, points in curves for _, value in points]
     steps = [step for _, points in curves for step, _ in points]
     across = Axis(0, max(steps), MARGIN, WIDTH - 16)
-    up = Axis(min(values), max(values), HEIGHT - 34, 40)
+    room = 0 if max(values) > min(values) else abs(max(values)) / 4 or 1.0
+    up = Axis(min(values) - room, max(values) + room, HEIGHT - BOTTOM, 40)
     parts = [f'<text x="{MARGIN}" y="18" font-weight="600" font-size="13">{title}</text>']
     parts.append(f'<text x="{MARGIN}" y="31" fill="#78716c">{remark}</text>')
     for tick in up.ticks():
@@ -98,14 +100,30 @@ def _panel(log: Log, title: str, names: Sequence[str], remark: str) -> str:
         parts.append(f'<path d="M{MARGIN} {y:.1f}H{WIDTH - 16}" stroke="#e7e5e4"/>')
         parts.append(f'<text x="{MARGIN - 5}" y="{y + 4:.1f}" text-anchor="end">{tick:.4g}</text>')
     for tick in across.ticks():
-        parts.append(f'<text x="{across.at(tick):.1f}" y="{HEIGHT - 18}" text-anchor="middle">{tick:,.0f}</text>')
-    for index, (name, points) in enumerate(curves):
-        line = "L".join(f"{across.at(step):.1f} {up.at(value):.1f}" for step, value in points)
-        parts.append(f'<path d="M{line}" fill="none" stroke="{COLOURS[index]}" stroke-width="1.6"/>')
-        if len(curves) > 1:
-            label = f'x="{WIDTH - 16}" y="{18 + 12 * index}" text-anchor="end" fill="{COLOURS[index]}"'
-            parts.append(f"<text {label}>{name.replace('_', ' ')}</text>")
+        parts.append(f'<text x="{across.at(tick):.1f}" y="{HEIGHT - 30}" text-anchor="middle">{tick:,.0f}</text>')
+    for (_, points), colour in zip(curves, COLOURS, strict=False):
+        parts.append(_curve([(across.at(step), up.at(value)) for step, value in points], colour))
+    if len(curves) > 1:
+        parts.append(_legend([name for name, _ in curves]))
     return "".join(parts)
+
+
+def _curve(points: Sequence[tuple[float, float]], colour: str) -> str:
+    """A line through points in pixels; a dot where there is only one."""
+    if len(points) == 1:
+        [(x, y)] = points
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>'
+    line = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    return f'<path d="M{line}" fill="none" stroke="{colour}" stroke-width="1.6"/>'
+
+
+def _legend(names: Sequence[str]) -> str:
+    """One line of text under the chart, each name in the colour of its curve."""
+    words = [
+        f'<tspan dx="{12 if number else 0}" fill="{colour}">● {name.replace("_", " ")}</tspan>'
+        for number, (name, colour) in enumerate(zip(names, COLOURS, strict=False))
+    ]
+    return f'<text x="{MARGIN}" y="{HEIGHT - 12}">{"".join(words)}</text>'
 
 
 def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -125,6 +143,10 @@ padding:0 1rem}}svg{{width:100%}}pre{{background:#efeee9;padding:1rem;overflow:a
 """
 
 
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:,.0f} minutes"
+
+
 def write_run_page(run: Path) -> Path:
     """Write `report.html` of a run folder from its log and its recipe."""
     log = read_log(run / "log.jsonl")
@@ -132,7 +154,7 @@ def write_run_page(run: Path) -> Path:
         raise UserError(f"{run / 'log.jsonl'} is empty", "let the run go on for some steps")
     last = log[-1]
     best = max((line["knn"] for line in log if "knn" in line), default=None)
-    summary = f"{last['step']:,.0f} steps in {last['seconds'] / 60:,.0f} minutes"
+    summary = f"logged up to step {last['step']:,.0f}, after {_duration(last['seconds'])}"
     summary += f"; best kNN {best:.1f} %" if best is not None else ""
     recipe = html.escape((run / "recipe.toml").read_text(encoding="utf-8"))
     page = PAGE.format(name=html.escape(run.name), summary=summary, curves=curves_svg(log), recipe=recipe)
