@@ -62,6 +62,25 @@ def test_the_foreground_is_the_thing_and_not_the_border(sign: int) -> None:
     assert front[~inside].mean() < 0.1
 
 
+def test_a_uniform_border_is_background_even_where_the_thing_touches_it_more() -> None:
+    """A bird at the edge before a sky that holds the other three."""
+    sky, parts = np.ones(32, np.float32), random_patches(20, 24, 32, seed=2)
+    inside = np.zeros((20, 24), dtype=bool)
+    inside[8:] = True
+    inside[:, 2:6] = True
+    ground = sky + 0.1 * random_patches(20, 24, 32)
+    front = feature_maps.foreground(np.where(inside[..., None], parts - 1, ground).astype(np.float32))
+    assert front[inside].mean() > 0.8
+    assert front[~inside].mean() < 0.2
+
+
+def test_centred_patches_have_no_common_direction() -> None:
+    shared = 5 + random_patches(6, 7, seed=4)
+    first, second = feature_maps.centred([shared, 5 + random_patches(5, 4, seed=5)])
+    assert abs(float((first[0, 0] * second[-1, -1]).sum())) < 0.7
+    np.testing.assert_allclose(np.linalg.norm(first, axis=-1), 1, atol=1e-5)
+
+
 @pytest.mark.parametrize("depth", [8, 64])
 def test_packed_features_keep_the_cosines(depth: int) -> None:
     patches = [random_patches(6, 7, depth), random_patches(5, 4, depth, seed=3)]
@@ -104,3 +123,11 @@ def test_nearest_photos_are_others_in_order() -> None:
     assert indices[:, 0].tolist() == [1, 0, 3, 2]
     assert (np.diff(cosines, axis=1) <= 0).all()
     assert feature_maps.nearest_photos(cls[:1], 3)[0].shape == (1, 0)
+
+
+def test_what_all_photos_share_does_not_make_them_alike() -> None:
+    cls = 10 + np.repeat(np.eye(4, 12, dtype=np.float32), 2, axis=0)
+    indices, cosines = feature_maps.nearest_photos(cls, 2)
+    assert indices[:, 0].tolist() == [1, 0, 3, 2, 5, 4, 7, 6]
+    assert cosines[:, 0].min() > 0.99
+    assert cosines[:, 1].max() < 0

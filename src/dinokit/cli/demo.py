@@ -4,6 +4,7 @@ from pathlib import Path
 
 from dinokit.cli.models import Assume, Device, Precision, open_backbone
 from dinokit.cli.options import Out, Pixels
+from dinokit.report import PICTURE_SIZE
 
 
 def demo(
@@ -12,7 +13,7 @@ def demo(
     *,
     out: Out = Path("demo"),
     model: str = "dinokit_vitt16",
-    size: Pixels = 448,
+    size: Pixels = PICTURE_SIZE,
     assume: Assume = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -20,12 +21,12 @@ def demo(
     """Make a page that shows what the network sees in a dozen photos, or in yours.
 
     The page is one file, OUT/index.html: colours of the features, similar places under the pointer,
-    foreground, photos that are alike, corresponding points in two views. It needs no network.
+    foreground, photos that are alike, corresponding points in two views. It works offline.
 
     Parameters
     ----------
     photos
-        A folder, a picture or a pattern; without it, the dozen photos of the package.
+        A folder, a picture, a pattern or tar shards; without it, the dozen photos of the package.
     out
         Folder for the page; it is made if need be.
     model
@@ -37,15 +38,17 @@ def demo(
 
     from dinokit.cli.output import put, say, track, warn
     from dinokit.report import demo as work
-    from dinokit.report.demo_page import prepare_folder, write_demo_page
+    from dinokit.report.demo_page import write_demo_page
+    from dinokit.report.out_folder import check_folder
 
     started = time.perf_counter()
     chosen, remark = work.choose_photos(photos)
     if remark:
         say(remark)
-    prepare_folder(out)
+    check_folder(out)
     backbone = open_backbone(model, assume, device, precision)
     encoded = list(track(work.encode_photos(chosen, backbone, size, warn), len(chosen), "looking at photos"))
     about = work.describe(encoded, model, backbone.patch_size, size, time.perf_counter() - started)
-    page = write_demo_page(encoded, work.choose_pair(encoded, chosen), about, out)
+    lead = work.upbringing(model, backbone.info)
+    page = write_demo_page(encoded, work.choose_pair(encoded), lead, about, out)
     put(f"Done in {time.perf_counter() - started:.0f} s. Open {page} in a browser.")

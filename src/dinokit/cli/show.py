@@ -4,6 +4,7 @@ from pathlib import Path
 
 from dinokit.cli.models import Assume, Device, Precision, open_backbone
 from dinokit.cli.options import Out, Pixels
+from dinokit.report import PICTURE_SIZE
 
 
 def show(
@@ -12,7 +13,7 @@ def show(
     *,
     out: Out = Path("maps"),
     model: str = "dinokit_vitt16",
-    size: Pixels | None = None,
+    size: Pixels = PICTURE_SIZE,
     assume: Assume = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -28,7 +29,7 @@ def show(
     model
         Whatever dinokit.load takes: a name, a file, a folder, a run.
     size
-        Short side in pixels; without it, the size the model was trained at.
+        Short side in pixels at which the pictures are read; larger shows finer maps and takes longer.
     """
     from dinokit.cli.output import put, track, warn
     from dinokit.report.show import show_pictures

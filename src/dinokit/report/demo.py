@@ -1,71 +1,96 @@
 """From photos to what the demo page needs: which ones, their features, which two are matched."""
 
+import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from dinokit.checkpoints.load import BUNDLED, bundled_folder
+from dinokit.checkpoints.model import ModelInfo
 from dinokit.checkpoints.names import printable
-from dinokit.data.listing import find_pictures
+from dinokit.checkpoints.save import CONFIG
+from dinokit.data.folder import Files
+from dinokit.data.opening import open_pictures
+from dinokit.data.pictures import Pictures, subset
 from dinokit.errors import UserError
-from dinokit.images.read import ReadError, read
+from dinokit.images.read import Picture, ReadError, read
+from dinokit.inference.backbone import Backbone
 from dinokit.report.bundled_photos import TWO_VIEWS, BundledPhoto, bundled_photos
 from dinokit.report.demo_page import DemoPhoto, shrink
 from dinokit.report.feature_maps import nearest_photos
+from dinokit.report.looking import look
 
 MOST_PHOTOS = 24
-WIDEST = 2.0  # photos more oblong than this are read smaller, so that the page stays light
+MOST_OBLONG = 4
+"""Long side by short side; of longer photos the page shows the middle."""
 
 
-def choose_photos(source: str | None) -> tuple[list[BundledPhoto], str]:
-    """The photos of the package, or those at `source`; and a remark where some are left out."""
+def choose_photos(source: str | None) -> tuple[Pictures, str]:
+    """The photos of the package, or the first at `source`; and a remark where some are left out."""
     if source is None:
-        return bundled_photos(), ""
-    paths = find_pictures(source)
-    if not paths:
-        raise UserError(f"no pictures in {source}", "name a folder with JPEG, PNG or WebP files")
-    remark = "" if len(paths) <= MOST_PHOTOS else f"showing the first {MOST_PHOTOS} of {len(paths)} photos"
-    return [BundledPhoto(path, printable(path.stem)) for path in paths[:MOST_PHOTOS]], remark
+        return Files([photo.path for photo in bundled_photos()], "dinokit's photos"), ""
+    pictures = open_pictures(source)
+    remark = "" if len(pictures) <= MOST_PHOTOS else f"showing the first {MOST_PHOTOS} of {len(pictures)} photos"
+    return subset(pictures, range(min(len(pictures), MOST_PHOTOS))), remark
 
 
 def encode_photos(
-    photos: Sequence[BundledPhoto], backbone: Any, size: int, warn: Callable[[str], None]
+    pictures: Pictures, backbone: Backbone, size: int, warn: Callable[[str], None]
 ) -> Iterator[DemoPhoto]:
     """Photo after photo with its features; unreadable ones go to `warn`; none readable is a UserError."""
+    ours = {photo.path.as_posix(): photo for photo in bundled_photos()}
     unreadable: list[ReadError] = []
-    done = 0
-    for photo in photos:
+    for i in range(len(pictures)):
+        key = pictures.key(i)
         try:
-            picture = read(photo.path)
+            yield _encode(pictures.read_bytes(i), key, ours.get(key), backbone, size)
         except ReadError as error:
             unreadable.append(error)
-            continue
-        features = backbone.encode(picture, size=_short_side(picture.shape[0], picture.shape[1], size))
-        done += 1
-        yield DemoPhoto(
-            name=photo.name,
-            credit=photo.credit,
-            source=photo.source,
-            picture=shrink(picture),
-            patches=features.patches[0].float().cpu().numpy(),  # [h, w, D]
-            cls=features.cls[0].float().cpu().numpy(),  # [D]
-        )
-    if len(unreadable) == 1 and not done:
-        raise unreadable[0]
-    if not done:
-        raise UserError(
-            f"none of the {len(unreadable)} photos can be read; {unreadable[0].message}", unreadable[0].hint
-        )
+    if len(unreadable) == len(pictures):
+        raise _none_readable(unreadable)
     for problem in unreadable:
         warn(f"{problem.message}; skipped")
 
 
-def choose_pair(encoded: Sequence[DemoPhoto], photos: Sequence[BundledPhoto]) -> tuple[int, int] | None:
+def _encode(content: bytes, key: str, ours: BundledPhoto | None, backbone: Backbone, size: int) -> DemoPhoto:
+    """The photo called `key`, which may be one of `ours`."""
+    whole = read(content, name=key)
+    picture = _middle(whole)
+    features = look(backbone, picture, size, key)
+    name = ours.name if ours else printable(Path(key).stem)
+    return DemoPhoto(
+        name=name if picture is whole else f"{name} (its middle)",
+        credit=ours.credit if ours else "",
+        source=ours.source if ours else "",
+        picture=shrink(picture),
+        patches=features.patches[0].float().cpu().numpy(),  # [h, w, D]
+        cls=features.cls[0].float().cpu().numpy(),  # [D]
+    )
+
+
+def _middle(picture: Picture) -> Picture:
+    """The picture itself, or the middle of one that is longer than `MOST_OBLONG` times its short side."""
+    height, width = picture.shape[:2]
+    most = MOST_OBLONG * min(height, width)
+    if max(height, width) <= most:
+        return picture
+    top, left = max(height - most, 0) // 2, max(width - most, 0) // 2
+    return picture[top : top + most, left : left + most].copy()
+
+
+def _none_readable(problems: Sequence[ReadError]) -> UserError:
+    if len(problems) == 1:
+        return problems[0]
+    what = f"none of the {len(problems)} photos can be read; {problems[0].message}"
+    return UserError(what, problems[0].hint)
+
+
+def choose_pair(encoded: Sequence[DemoPhoto]) -> tuple[int, int] | None:
     """The two views of the package, else the two photos with the nearest class tokens; None for one photo."""
-    names = [photo.name for photo in photos if photo.path.name in TWO_VIEWS and photo.credit]
+    names = [photo.name for photo in bundled_photos() if photo.path.name in TWO_VIEWS]
     views = [i for i, photo in enumerate(encoded) if photo.credit and photo.name in names]
     if len(views) == 2:
         return views[0], views[1]
@@ -91,6 +116,13 @@ def describe(encoded: Sequence[DemoPhoto], model: str, patch: int, size: int, se
     }
 
 
-def _short_side(height: int, width: int, size: int) -> int:
-    ratio = max(height, width) / max(min(height, width), 1)
-    return size if ratio <= WIDEST else max(round(size * (WIDEST / ratio) ** 0.5), 1)
+def upbringing(model: str, info: ModelInfo) -> str:
+    """What is known of how the network called `model` learnt, as a sentence for the page."""
+    if not info.weights_sha256:
+        return "This network has not seen a single picture yet: its weights are random."
+    bundled = json.loads((bundled_folder(BUNDLED) / CONFIG).read_text(encoding="utf-8"))
+    run = Path(model)
+    from_run = (run / "recipe.toml").is_file() and (run / "model").is_dir()
+    if from_run or info.weights_sha256 == bundled["weights_sha256"]:
+        return "This network has only ever looked at pictures, without a single label: nobody told it what a dog is."
+    return "This is what a network makes of photos."

@@ -8,7 +8,6 @@ no network. Style, script and skeleton lie in `demo_page_parts/` and are put tog
 import base64
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -18,12 +17,21 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dinokit.errors import UserError
 from dinokit.report import feature_maps
+from dinokit.report.opening import choose_opening, innermost
+from dinokit.report.out_folder import check_folder, unwritable
 
 SCRIPTS = ("features.js", "explore.js", "views.js", "start.js")
 LARGEST_SIDE = 800
 MATCHES_SHOWN = 400
+ALIKE = 0.1
+"""Photos of a smaller cosine are not shown as alike."""
+ALIKE_NOTE = (
+    "What all photos here have in common, their mean, is taken away first: 0 is no more alike than any two. "
+    "Those that are hardly alike are not shown."
+)
+GLOWING = 1.2
+"""How much of all patches glows, in photos; a tenth of them at least, half of them at most."""
 
 
 @dataclass(frozen=True)
@@ -52,37 +60,25 @@ def shrink(picture: feature_maps.Bytes) -> feature_maps.Bytes:
 
 
 def write_demo_page(
-    photos: Sequence[DemoPhoto], pair: tuple[int, int] | None, about: Mapping[str, str], out: Path
+    photos: Sequence[DemoPhoto], pair: tuple[int, int] | None, lead: str, about: Mapping[str, str], out: Path
 ) -> Path:
     """Writes `out/index.html` and returns its path.
 
-    `pair` are the indices of two views of one place, for corresponding points. `about` is shown as a list;
-    its first four entries also at the top of the page. Raises UserError when `out` cannot be written.
+    `pair` are the indices of two views of one place, for corresponding points. `lead` is the first sentence of the
+    page. `about` is shown as a list; its first four entries also at the top. Raises UserError when `out` cannot be
+    written.
     """
-    page = _fill(_page_data(photos, pair, about))
-    prepare_folder(out)
+    page = _fill(_page_data(photos, pair, about) | {"lead": lead})
+    check_folder(out)
     path = out / "index.html"
     unfinished = out / ".index.html.unfinished"
     try:
+        out.mkdir(parents=True, exist_ok=True)
         unfinished.write_text(page, encoding="utf-8")
         unfinished.replace(path)
     except OSError as error:
-        raise _unwritable(path, error.strerror) from error
+        raise unwritable(path, error.strerror) from error
     return path
-
-
-def prepare_folder(out: Path) -> None:
-    """Makes the folder for the page; raises UserError when nothing can be written there."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(out, error.strerror) from error
-    if not os.access(out, os.W_OK):
-        raise _unwritable(out, "not allowed")
-
-
-def _unwritable(path: Path, reason: str | None) -> UserError:
-    return UserError(f"cannot write {path} ({reason})", "choose another folder with --out")
 
 
 def _fill(data: Mapping[str, Any]) -> str:
@@ -103,32 +99,46 @@ def _fill(data: Mapping[str, Any]) -> str:
 
 def _page_data(photos: Sequence[DemoPhoto], pair: tuple[int, int] | None, about: Mapping[str, str]) -> dict[str, Any]:
     patches = [photo.patches for photo in photos]
-    packed = feature_maps.pack_patches(patches)
+    centred = feature_maps.centred(patches)
+    fronts = [feature_maps.foreground(grid) for grid in patches]
+    starts = [innermost(front) for front in fronts]
+    packed = feature_maps.pack_patches(centred)
     shared = feature_maps.shared_pca_colours(patches)
-    nearest, cosines = feature_maps.nearest_photos(np.stack([photo.cls for photo in photos]))
     entries = [
-        _photo_data(photo)
+        _photo_data(photo, fronts[i])
         | {
             "codes": _base64(packed.codes[i]),
             "shared": _base64(shared[i]),
-            "nearest": [[int(n), round(float(c), 4)] for n, c in zip(nearest[i], cosines[i], strict=True)],
+            "start": starts[i][0] * fronts[i].shape[1] + starts[i][1],
+            "nearest": near,
         }
-        for i, photo in enumerate(photos)
+        for i, (photo, near) in enumerate(zip(photos, _neighbours(photos), strict=True))
     ]
     return {
         "photos": entries,
         "scales": [float(f"{scale:.6g}") for scale in packed.scales],
-        "pair": _pair_data(photos, pair) if pair else None,
+        "pair": _pair_data(centred, pair) if pair else None,
+        "opening": choose_opening(centred, fronts, starts),
+        "glowing": min(max(GLOWING / len(photos), 0.1), 0.5),
         "about": dict(about),
+        "alikeNote": ALIKE_NOTE if len(photos) >= feature_maps.ENOUGH_FOR_MEAN else "",
         "packed": _packing_note(packed, patches[0].shape[-1]),
     }
 
 
-def _photo_data(photo: DemoPhoto) -> dict[str, Any]:
+def _neighbours(photos: Sequence[DemoPhoto]) -> list[list[tuple[int, float]]]:
+    """For each photo the others that are alike, best first: index and cosine."""
+    nearest, cosines = feature_maps.nearest_photos(np.stack([photo.cls for photo in photos]))
+    return [
+        [(int(other), round(float(cosine), 4)) for other, cosine in zip(*row, strict=True) if cosine > ALIKE]
+        for row in zip(nearest, cosines, strict=True)
+    ]
+
+
+def _photo_data(photo: DemoPhoto, front: feature_maps.Floats) -> dict[str, Any]:
     picture = Image.fromarray(photo.picture)
     file = io.BytesIO()
     picture.save(file, "jpeg", quality=84, optimize=True, progressive=True)
-    front = np.round(feature_maps.foreground(photo.patches) * 255).astype(np.uint8)
     return {
         "name": photo.name,
         "credit": photo.credit,
@@ -139,12 +149,12 @@ def _photo_data(photo: DemoPhoto) -> dict[str, Any]:
         "cols": photo.patches.shape[1],
         "jpeg": base64.b64encode(file.getvalue()).decode("ascii"),
         "own": _base64(feature_maps.pca_colours(photo.patches)),
-        "foreground": _base64(front),
+        "foreground": _base64(np.round(front * 255).astype(np.uint8)),
     }
 
 
-def _pair_data(photos: Sequence[DemoPhoto], pair: tuple[int, int]) -> dict[str, Any]:
-    matches = feature_maps.mutual_matches(photos[pair[0]].patches, photos[pair[1]].patches)
+def _pair_data(patches: Sequence[feature_maps.Floats], pair: tuple[int, int]) -> dict[str, Any]:
+    matches = feature_maps.mutual_matches(patches[pair[0]], patches[pair[1]])
     rows = [
         [int(a[0]), int(a[1]), int(b[0]), int(b[1]), round(float(c), 3)]
         for a, b, c in zip(matches.first, matches.second, matches.cosine, strict=True)

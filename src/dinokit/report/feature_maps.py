@@ -7,12 +7,17 @@ Nothing is sharpened by looking at the pixels: what one sees is what the feature
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
+
+ENOUGH_FOR_MEAN = 6
+"""Photos whose mean says more of what all photos share than of the single ones."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,13 @@ def unit_length(features: Floats) -> Floats:
     return np.asarray(features / np.maximum(lengths, 1e-12), dtype=np.float32)
 
 
+def centred(patches: Sequence[Floats]) -> list[Floats]:
+    """Patches [h, w, D] of a set of photos at length one, less what all of them share: their mean direction."""
+    units = [unit_length(p) for p in patches]
+    mean = np.concatenate([u.reshape(-1, u.shape[-1]) for u in units]).mean(axis=0)
+    return [unit_length(u - mean) for u in units]
+
+
 def pca_colours(patches: Floats) -> Bytes:
     """The first three principal components of patches [h, w, D] as red, green, blue: uint8 [h, w, 3]."""
     return shared_pca_colours([patches])[0]
@@ -66,22 +78,28 @@ def shared_pca_colours(patches: Sequence[Floats]) -> list[Bytes]:
 def foreground(patches: Floats) -> Floats:
     """How much a patch belongs to the foreground, [h, w, D] -> [h, w] from 0 to 1.
 
-    The first principal component, its sign such that the border of the photo is background,
-    cut softly where Otsu's threshold splits it best in two.
+    The first principal component, averaged over 3 x 3 patches and cut softly where Otsu's threshold splits it best in
+    two. Background is the side that is more of one kind and holds more of the border; see `_background_score`.
     """
     h, w = patches.shape[:2]
-    part = _components(unit_length(patches).reshape(h * w, -1), 1).reshape(h, w)
-    border = np.ones((h, w), dtype=bool)
-    border[1:-1, 1:-1] = False
-    if not border.all() and part[border].mean() > part[~border].mean():
-        part = -part
-    softness = max(0.2 * float(part.std()), 1e-9)
-    steps = np.clip((part - _otsu_threshold(part)) / softness, -30.0, 30.0)
+    unit = unit_length(patches)
+    part = box_mean(_components(unit.reshape(h * w, -1), 1).reshape(h, w), 1)
+    above = part - _otsu_threshold(part)
+    if _background_score(unit, above > 0) > _background_score(unit, above <= 0):
+        above = -above
+    steps = np.clip(above / max(0.2 * float(part.std()), 1e-9), -30.0, 30.0)
     return np.asarray(1.0 / (1.0 + np.exp(-steps)), dtype=np.float32)
 
 
+def box_mean(values: NDArray[Any], radius: int) -> NDArray[np.float64]:
+    """The mean of [h, w] over squares of 2 radius + 1 cells; beyond the border its nearest cells count again."""
+    side = 2 * radius + 1
+    padded = np.pad(values.astype(np.float64), radius, mode="edge")
+    return np.asarray(sliding_window_view(padded, (side, side)).mean(axis=(2, 3)))
+
+
 def pack_patches(patches: Sequence[Floats], directions: int = 48) -> PackedPatches:
-    """Keeps the strongest directions of unit-length features, in int8; not centred, so that cosines stay."""
+    """Keeps the strongest directions of unit-length features, in int8; taken as they are, so that cosines stay."""
     flat = np.concatenate([unit_length(p).reshape(-1, p.shape[-1]) for p in patches]).astype(np.float64)
     axes = np.linalg.eigh(flat.T @ flat)[1][:, ::-1]  # strongest first
     parts = flat @ axes[:, :directions]  # [N, K]
@@ -110,11 +128,30 @@ def mutual_matches(first: Floats, second: Floats) -> Matches:
 
 
 def nearest_photos(cls: Floats, count: int = 3) -> tuple[NDArray[np.int64], Floats]:
-    """For each class token of [N, D] the `count` most similar others: indices and cosines [N, count]."""
-    cosines = unit_length(cls) @ unit_length(cls).T
+    """For each class token of [N, D] the `count` most similar others: indices and cosines [N, count].
+
+    What all photos share, their mean, is subtracted first where there are `ENOUGH_FOR_MEAN` of them.
+    """
+    unit = unit_length(cls)
+    if len(cls) >= ENOUGH_FOR_MEAN:
+        unit = unit_length(unit - unit.mean(axis=0))
+    cosines = unit @ unit.T
     np.fill_diagonal(cosines, -np.inf)
     indices = np.argsort(-cosines, axis=1, kind="stable")[:, : min(count, len(cls) - 1)]
     return indices, np.take_along_axis(cosines, indices, axis=1)
+
+
+def _background_score(unit: Floats, side: NDArray[np.bool_]) -> float:
+    """How much the patches `side` [h, w] of unit-length features [h, w, D] look like a background.
+
+    Sky, sand and floors are of one kind, things are made of parts: the mean cosine of two patches of the side (LOST,
+    Siméoni et al. 2021, takes few alike patches as the sign of a thing) counts three times as much as the share of
+    the border that it holds.
+    """
+    if not side.any():
+        return 0.0
+    border = np.concatenate([side[0], side[-1], side[:, 0], side[:, -1]])
+    return 3.0 * float((unit[side].mean(axis=0) ** 2).sum()) + float(border.mean() - side.mean())
 
 
 def _components(flat: Floats, count: int) -> NDArray[np.float64]:

@@ -1,10 +1,11 @@
 """Pictures of what a backbone sees, one PNG for each photo: the photo, its features as colours, its foreground.
 
-Every cell of the patch grid is drawn as a square of whole pixels, unsmoothed: what one sees is what the features
-hold. Colours are the first three principal components of the photo's own patches.
+Every cell of the patch grid is drawn as a square of whole pixels: what one sees is what the features hold. Colours
+are the first three principal components of the photo's own patches.
 """
 
 import io
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,17 @@ from dinokit.data.folder import Files
 from dinokit.data.opening import open_pictures
 from dinokit.data.pictures import Pictures
 from dinokit.errors import UserError
-from dinokit.images.geometry import resize, to_grid, to_tensor
+from dinokit.images.geometry import resize, to_tensor
 from dinokit.images.read import ReadError, read
 from dinokit.inference.backbone import Backbone
 from dinokit.report.feature_maps import foreground, pca_colours
+from dinokit.report.looking import look
+from dinokit.report.out_folder import check_folder
 
 PANEL = 480
 """Pixels that the longer side of a panel comes near to."""
 _GAP = 12
+_LONGEST_NAME = 180  # bytes of a name that are kept: file systems take 255, and an ending is added
 _BACKGROUND = 0.12  # how bright the background stays in the third panel
 
 Bytes = NDArray[np.uint8]
@@ -38,28 +42,26 @@ def show_pictures(
     backbone: Backbone,
     out: Path,
     *,
-    size: int | None,
+    size: int,
     warn: Callable[[str], None],
     track: Track,
 ) -> Iterator[Path]:
     """Write `out`/NAME-features.png for each readable picture of `sources`, in order, and yield the paths.
 
-    size: short side in pixels; None: the model's own. Unreadable pictures go to `warn`. Raises `UserError` if
-    nothing can be read, `out` cannot be written, or a file to write is one of the pictures themselves.
+    size: short side in pixels; very oblong pictures are read smaller. Unreadable pictures go to `warn`. Raises
+    `UserError` if nothing can be read, `out` cannot be written, or a file to write is one of the pictures themselves.
     """
     pictures = open_pictures(list(sources))
-    side = backbone.info.image_size if size is None else size
-    _make_folder(out)
+    check_folder(out)
     paths = _free_paths(pictures, out)
     failures: list[ReadError] = []
     for i in track(range(len(pictures)), len(pictures), "drawing features"):
         try:
             picture = read(pictures.read_bytes(i), name=pictures.key(i))
-            view = to_grid(picture, side, backbone.patch_size, pictures.key(i))
+            features = look(backbone, picture, size, pictures.key(i))
         except ReadError as error:
             failures.append(error)
             continue
-        [features] = backbone.encode_views([view], [(picture.shape[0], picture.shape[1])])
         content = io.BytesIO()
         Image.fromarray(draw_maps(picture, features.patches[0].cpu().numpy())).save(content, "PNG")
         write_atomically(paths[i], content.getvalue())
@@ -92,7 +94,7 @@ def _free_paths(pictures: Pictures, out: Path) -> list[Path]:
     """Where the features of each picture go; -2, ... is added where a picture of another folder has the name."""
     paths: dict[Path, None] = {}
     for i in range(len(pictures)):
-        name = f"{Path(pictures.key(i)).stem}-features"
+        name = f"{_shortened(Path(pictures.key(i)).stem)}-features"
         number, path = 1, out / f"{name}.png"
         while path in paths:
             number += 1
@@ -105,11 +107,10 @@ def _free_paths(pictures: Pictures, out: Path) -> list[Path]:
     return list(paths)
 
 
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise UserError(f"--out {out} cannot be made ({problem.strerror})", "name a folder") from None
+def _shortened(name: str) -> str:
+    while len(os.fsencode(name)) > _LONGEST_NAME:
+        name = name[:-1]
+    return name
 
 
 def _raise_all(failures: Sequence[ReadError]) -> None:

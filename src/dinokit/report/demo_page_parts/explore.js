@@ -49,6 +49,11 @@ function drawRing(context, canvas, photo, index, strong, scale) {
   }
 }
 
+// Where a photo is most like the chosen patch; nowhere, if nothing in it glows.
+function bestPlace(photo) {
+  return photo.bestCosine > state.low ? photo.best : null;
+}
+
 let waiting = false;
 function redraw() {
   if (waiting) return;
@@ -57,10 +62,11 @@ function redraw() {
     waiting = false;
     const shown = page.photos[state.photo];
     const chosen = state.query.photo === state.photo;
-    for (const mode of Object.keys(stage)) drawPhoto(stage[mode], shown, mode, chosen ? state.query.index : shown.best, chosen);
+    const place = chosen ? state.query.index : bestPlace(shown);
+    for (const mode of Object.keys(stage)) drawPhoto(stage[mode], shown, mode, place, chosen);
     page.photos.forEach((photo, i) => {
       const strong = i === state.query.photo;
-      const ring = state.mode !== "similarity" ? null : strong ? state.query.index : photo.best;
+      const ring = state.mode !== "similarity" ? null : strong ? state.query.index : bestPlace(photo);
       drawPhoto(photo.canvas, photo, state.mode, ring, strong);
     });
   });
@@ -79,7 +85,8 @@ function tell() {
   const others = page.photos.filter((p) => p !== from).sort((a, b) => b.bestCosine - a.bestCosine);
   const [row, column] = [Math.floor(state.query.index / from.cols) + 1, (state.query.index % from.cols) + 1];
   let text = `Patch in row ${row}, column ${column} of “${from.name}”${state.held ? " (held)" : ""}.`;
-  if (others.length) text += ` Most alike elsewhere: “${others[0].name}”, ${others[0].bestCosine.toFixed(2)}.`;
+  if (others.length && bestPlace(others[0]) === null) text += " Nothing in the other photos is much like it.";
+  else if (others.length) text += ` Most alike elsewhere: “${others[0].name}”, ${others[0].bestCosine.toFixed(2)}.`;
   element("told").textContent = text;
   element("ramp-low").textContent = state.low.toFixed(2);
   for (const photo of page.photos) photo.number.textContent = photo === from ? "chosen" : photo.bestCosine.toFixed(2);

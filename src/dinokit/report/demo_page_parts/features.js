@@ -48,23 +48,9 @@ function unpack(photo) {
   };
   photo.mask = gridCanvas(photo, (i) => [0, 0, 0, fore[i]]);
   photo.heat = gridCanvas(photo, () => [0, 0, 0, 0]);
-  photo.start = centreOf(fore, photo);
 }
 
-// The patch that the page opens with: the foreground's most inner one.
-function centreOf(fore, photo) {
-  const { rows, cols } = photo;
-  let best = -1, index = 0;
-  for (let r = 1; r < rows - 1; r++) for (let c = 1; c < cols - 1; c++) {
-    let sum = 0;
-    for (let y = Math.max(r - 4, 0); y <= Math.min(r + 4, rows - 1); y++)
-      for (let x = Math.max(c - 4, 0); x <= Math.min(c + 4, cols - 1); x++) sum += fore[y * cols + x];
-    if (sum > best) [best, index] = [sum, r * cols + c];
-  }
-  return index;
-}
-
-// Cosine of one patch with all patches of all photos; returns the median, where the ramp begins.
+// Cosine of one patch with all patches of all photos; returns where the ramp begins: only the most alike patches glow.
 function compare(query) {
   const depth = page.scales.length;
   const from = page.photos[query.photo].features.subarray(query.index * depth, (query.index + 1) * depth);
@@ -81,7 +67,7 @@ function compare(query) {
     photo.bestCosine = Math.min(best, 1);
   }
   sample.sort((a, b) => a - b);
-  const low = sample[sample.length >> 1];
+  const low = Math.min(sample[Math.floor(sample.length * (1 - page.glowing))], 0.99);
   for (const photo of page.photos) {
     paintGrid(photo.heat, (i) => {
       const [r, g, b, a] = RAMP_TABLE[Math.round(255 * Math.min(Math.max((photo.cosines[i] - low) / (1 - low), 0), 1))];

@@ -21,11 +21,12 @@ function buildAlike() {
       const fill = make("i");
       fill.style.width = `${100 * Math.min(Math.max(cosine, 0), 1)}%`;
       bar.append(fill);
-      const text = make("p", "number", cosine.toFixed(cosine > 0.95 ? 3 : 2));
+      const text = make("p", "number", cosine.toFixed(2));
       near.title = page.photos[index].name;
       near.append(tile(page.photos[index]), bar, text);
       card.append(near);
     }
+    if (!photo.nearest.length) card.append(make("p", "none", "No other photo here is much like it."));
     element("alike-list").append(card);
   }
 }
@@ -41,6 +42,9 @@ function appendLinked(node, text) {
 }
 
 function buildWords() {
+  element("lead").textContent = page.lead;
+  element("glowing").textContent = Math.round(100 * page.glowing);
+  element("alike-note").textContent = page.alikeNote;
   Object.entries(page.about).forEach(([name, text], i) => {
     element("about").append(make("dt", "", name), make("dd", "", text));
     if (i >= 4) return;
@@ -65,7 +69,7 @@ async function start() {
   buildAlike();
   listenToStage();
   listenToControls();
-  bring(0);
+  bring(page.opening);
   buildViews();
   const watcher = new ResizeObserver(() => { redraw(); if (page.pair) drawViews(); });
   for (const canvas of [...Object.values(stage), ...page.photos.map((p) => p.canvas)]) watcher.observe(canvas);

@@ -2,6 +2,7 @@
 // Two views of one place and the patches in them that choose each other.
 
 const views = { marked: -1, count: 60, lines: 0.45 };
+const HINT = matchMedia("(hover: none)").matches ? "Touch a dot." : "Point at a dot, or use the arrow keys.";
 
 function placeViews(canvas) {
   const [a, b] = [page.photos[page.pair.first], page.photos[page.pair.second]];
@@ -77,7 +78,7 @@ function mark(index) {
   views.marked = index;
   const matches = shownMatches();
   element("views-told").textContent = index < 0
-    ? `${matches.length} of ${page.pair.matches.length} pairs. Point at a dot, or use the arrow keys.`
+    ? `${matches.length} of ${page.pair.matches.length} pairs. ${HINT}`
     : `Pair ${index + 1} of ${matches.length}: cosine ${matches[index][4].toFixed(2)}`;
   drawViews();
 }

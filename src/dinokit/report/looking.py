@@ -1,0 +1,21 @@
+"""What a backbone sees in one photo, read no larger than a page can hold."""
+
+from dinokit.backbones.features import Features
+from dinokit.images.geometry import to_grid
+from dinokit.images.read import Picture
+from dinokit.inference.backbone import Backbone
+
+_WIDEST = 2.0  # more oblong photos are read smaller, so that they have as many patches as one of this shape
+
+
+def look(backbone: Backbone, picture: Picture, size: int, name: str) -> Features:
+    """Features of the picture uint8 [H, W, 3] at a short side of `size` pixels, smaller for an oblong one.
+
+    Raises `ReadError` with the picture's `name` for too many patches.
+    """
+    height, width = picture.shape[:2]
+    ratio = max(height, width) / min(height, width)
+    side = size if ratio <= _WIDEST else max(round(size * (_WIDEST / ratio) ** 0.5), min(size, 1))
+    view = to_grid(picture, side, backbone.patch_size, name)
+    [features] = backbone.encode_views([view], [(height, width)])
+    return features
