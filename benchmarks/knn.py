@@ -32,7 +32,7 @@ SETS = {
     "caltech101": ("caltech101/train.tar.gz", "caltech101/test.tar.gz"),
     "rsscn7": ("rsscn7/train.tar.gz", "rsscn7/test.tar.gz"),
 }
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 PIXEL_SIDE = 32
 
 Labelled = tuple[Tensor, Tensor]
@@ -66,7 +66,7 @@ def token_features(model: str, pattern: Path, size: int) -> Labelled:
 def linear_accuracy(bank: Labelled, queries: Labelled, strength: float) -> float:
     """Top-1 in per cent of a logistic regression on standardised features."""
     scaler = StandardScaler().fit(bank[0].numpy())
-    model = LogisticRegression(C=strength, max_iter=300)
+    model = LogisticRegression(C=strength, max_iter=1000)
     model.fit(scaler.transform(bank[0].numpy()), bank[1].numpy())
     return 100 * float(model.score(scaler.transform(queries[0].numpy()), queries[1].numpy()))
 
