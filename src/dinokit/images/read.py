@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dinokit.errors import UserError
-from dinokit.images import kinds
+from dinokit.images import kinds, pixels
 
 Picture = NDArray[np.uint8]
 """uint8 [H, W, 3], RGB, upright."""
@@ -39,6 +39,7 @@ _EXIF_MARKS = {
     "WEBP": (b"EXIF",),
 }
 _ORIENTATION = 0x0112
+_UNKNOWN_RANGE = ("I", "F")
 
 # Pillow warns at half of its limit, where ours decides, and of oddities in tags that do not matter here.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, module="PIL")
@@ -73,7 +74,7 @@ def read(source: Source, name: str = "", at_least: int = 0) -> Picture:
         picture = _decode_jpeg(data, name, at_least)
         if picture is not None:
             turn = _tag(_open(data, name)) if b"Exif\0\0" in data else 1
-            return _upright(picture, turn)
+            return pixels.turn_upright(picture, turn)
     image = _open(data, name)
     return _from_pillow(image, name, _orientation(image, data))
 
@@ -175,27 +176,13 @@ def _from_pillow(image: Image.Image, name: str, turn: int) -> Picture:
     """Decode, convert to RGB and turn a Pillow picture."""
     try:
         image.load()
-        picture = _to_rgb(image)
+        if image.mode not in _UNKNOWN_RANGE:
+            return pixels.from_pillow(image, turn)
     except Exception as error:  # decoders raise anything on hostile bytes
         truncated = "truncated" in str(error) or isinstance(error, EOFError)
         raise ReadError(name, kinds.TRUNCATED if truncated else kinds.DAMAGED) from None
-    if picture is None:
-        hint = "convert it to 8 or 16 bits a channel first"
-        raise ReadError(name, kinds.Finding(f"has {image.mode} values, whose range is unknown", hint))
-    return _upright(picture, turn)
-
-
-def _to_rgb(image: Image.Image) -> Picture | None:
-    """Convert any mode to uint8 [H, W, 3]; None for 32-bit modes, which have no fixed range."""
-    if image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.uint32)
-        grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.mode in ("I", "F"):
-        return None
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        return _on_white(np.asarray(image.convert("RGBA")))
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    hint = "convert it to 8 or 16 bits a channel first"
+    raise ReadError(name, kinds.Finding(f"has {image.mode} values, whose range is unknown", hint))
 
 
 def _from_array(array: Picture, name: str) -> Picture:
@@ -209,15 +196,8 @@ def _from_array(array: Picture, name: str) -> Picture:
         hint = "give [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]"
         raise ReadError(name, kinds.Finding(f"has the shape {list(array.shape)}, which is no picture's", hint))
     if array.shape[2] == 4:
-        return _on_white(array)
+        return pixels.on_white(array)
     return np.ascontiguousarray(np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array)
-
-
-def _on_white(rgba: Picture) -> Picture:
-    """Lay [H, W, 4] on a white ground -> [H, W, 3]."""
-    alpha = rgba[:, :, 3:].astype(np.uint16)
-    colour = rgba[:, :, :3].astype(np.uint16)
-    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def _orientation(image: Image.Image, data: bytes) -> int:
@@ -239,14 +219,3 @@ def _tag(image: Image.Image) -> int:
     except Exception:  # a broken tag block does not make a picture unreadable
         return 1
     return turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
-
-
-def _upright(picture: Picture, turn: int) -> Picture:
-    """Undo the EXIF orientation `turn`."""
-    if turn >= 5:  # mirrored along the main diagonal first
-        picture = picture.swapaxes(0, 1)
-    if turn in (2, 3, 6, 7):
-        picture = picture[:, ::-1]
-    if turn in (3, 4, 7, 8):
-        picture = picture[::-1]
-    return np.ascontiguousarray(picture)
