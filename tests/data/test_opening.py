@@ -237,6 +237,51 @@ def test_gzipped_shards_have_a_memory_limit(tmp_path: Path, monkeypatch: pytest.
         Shards([path])
 
 
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.SYMTYPE])
+def test_empty_members_of_gzipped_shards_cost_memory_too(tmp_path: Path, kind: bytes) -> None:
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        for number in range(200):
+            info = tarfile.TarInfo(f"{number % 2}.jpg")
+            info.type = kind
+            archive.addfile(info)
+    index = tar_module.index_tar(tmp_path / "a.tar.gz", lambda name: True, 1 << 20)
+    assert index.bytes_in_memory > 200 * 1024
+    with pytest.raises(UserError, match=r"a\.tar\.gz is too large to be kept in memory"):
+        tar_module.index_tar(tmp_path / "a.tar.gz", lambda name: True, 100_000)
+
+
+def test_gzipped_zeros_are_not_unzipped_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tar(tmp_path / "a.tar.gz", {"zeros.bin": bytes(1 << 22), **samples(1)}, zipped=True)
+    assert len(Shards([path])) == 1
+    monkeypatch.setattr(tar_module, "_SLACK", 1 << 20)
+    monkeypatch.setattr(tar_module, "MAX_RATIO", 10)
+    with pytest.raises(UserError, match=r"a\.tar\.gz unzips to more than 10 times its length"):
+        Shards([path])
+
+
+def test_one_name_for_all_members_is_not_kept_a_thousand_times(tmp_path: Path) -> None:
+    name = "n" * 100_000 + ".jpg/"
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT, pax_headers={"path": name}) as archive:
+        for number in range(50):
+            archive.addfile(tarfile.TarInfo(f"{number}.jpg"))
+    index = tar_module.index_tar(tmp_path / "a.tar", lambda name: True, 0)
+    assert len(index.members) == 50
+    assert sum(len(member.name) for member in index.members) < len(name) + 50 * 100
+
+
+def test_the_headers_of_one_member_are_bounded_together(tmp_path: Path) -> None:
+    record = tarfile.TarInfo("././@PaxHeader")
+    record.type, record.size = tarfile.XGLTYPE, 200_000
+    text = b"200000 comment=" + b"x" * (200_000 - 16) + b"\n"
+    path = write_tar(tmp_path / "a.tar", samples(1))
+    end = path.read_bytes()
+    path.write_bytes((record.tobuf(tarfile.GNU_FORMAT) + text.ljust(200_192, b"\0")) * 6 + end)
+    with pytest.raises(UserError, match=r"a\.tar is not a tar file"):
+        Shards([path])
+    path.write_bytes((record.tobuf(tarfile.GNU_FORMAT) + text.ljust(200_192, b"\0")) * 3 + end)
+    assert len(Shards([path])) == 1
+
+
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [

@@ -1,14 +1,16 @@
 """An index of a tar file: where each wanted member lies, or its bytes if the tar is gzipped.
 
-Built on the standard library's header parser, fed through a forward-only stream that bounds every read, so
-that a forged header can neither allocate nor read without limit. Links, devices, folders and sparse members
-are left out; those with a wanted name, and a cut or foreign archive, are problems. A cut archive gives its
-complete members.
+Built on the standard library's header parser, fed through a forward-only stream that bounds what one member's
+headers may read, so that no archive can allocate or read without limit: a plain tar costs memory in proportion to
+its length, a gzipped one no more than `memory`, and it is unzipped to at most `MAX_RATIO` times its length. Links,
+devices, folders and sparse members are left out; those with a wanted name, and a cut or foreign archive, are
+problems. A cut archive gives its complete members.
 """
 
 import gzip
 import io
 import os
+import sys
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -20,8 +22,13 @@ from dinokit.errors import UserError
 from dinokit.images.kinds import Finding
 from dinokit.images.read import MAX_BYTES, ReadError
 
+MAX_RATIO = 100
+"""What unzips to more than this many times its length (and `_SLACK`) is refused: pictures hardly shrink."""
+
+_SLACK = 64 << 20
 _CHUNK = 1 << 20
-_MAX_HEADER = 1 << 20  # long names and pax records
+_MAX_HEADER = 1 << 20  # long names and pax records of one member
+_OBJECTS = 1024  # bytes: what stands for a member in lists and tables, besides its name
 _BLOCK = 512
 # the parser calls itself for every long name: hundreds in a row end in a RecursionError
 _BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError, RecursionError)
@@ -63,21 +70,24 @@ class TarIndex:
     members: list[Member] = field(default_factory=list)
     problems: list[tuple[str, str]] = field(default_factory=list)
     bytes_in_memory: int = 0
+    """Of a gzipped tar: the bytes of its members, and what each wanted name costs."""
 
 
 def index_tar(path: Path, wanted: Callable[[str], bool], memory: int) -> TarIndex:
     """Index the members of a tar or a gzipped tar whose name is `wanted`.
 
     `memory`: how many bytes may be kept, for gzipped archives. What is empty or no tar has no members and one
-    problem. Raises `UserError` naming the file when it is missing, cannot be read, or needs more memory.
+    problem. Raises `UserError` naming the file when it is missing, cannot be read, needs more memory or unzips to
+    more than `MAX_RATIO` times its length.
     """
     try:
         with open(path, "rb") as file:
             zipped = file.read(2) == b"\x1f\x8b"
             file.seek(0)
             if zipped:
+                limit = _SLACK + MAX_RATIO * os.fstat(file.fileno()).st_size
                 with gzip.GzipFile(fileobj=file) as unzipped:
-                    return _index(path, _Unzipped(unzipped), wanted, memory)
+                    return _index(path, _Unzipped(unzipped, path, limit), wanted, memory)
             return _index(path, _Plain(file), wanted, None)
     except FileNotFoundError:
         raise UserError(f"{path} is not found", "check the path") from None
@@ -89,9 +99,12 @@ class _Stream(io.RawIOBase):
     """What the header parser reads from: bounded, and with a memory of the last block."""
 
     last = b""
+    asked = 0
+    """Bytes that the headers of the present member asked for."""
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= _MAX_HEADER:
+        self.asked += size
+        if size < 0 or self.asked > _MAX_HEADER:
             raise ValueError("a header asks for too much")
         self.last = self.read_data(size)
         return self.last
@@ -126,15 +139,18 @@ class _Plain(_Stream):
 
 
 class _Unzipped(_Stream):
-    """A gzip stream that is read once, forwards."""
+    """A gzip stream that is read once, forwards, up to byte `limit`; `UserError` naming `path` beyond it."""
 
-    def __init__(self, stream: gzip.GzipFile) -> None:
-        self.stream = stream
+    def __init__(self, stream: gzip.GzipFile, path: Path, limit: int) -> None:
+        self.stream, self.path, self.limit = stream, path, limit
         self.position = 0
 
     def read_data(self, size: int) -> bytes:
         data = self.stream.read(size)
         self.position += len(data)
+        if self.position > self.limit:
+            what = f"{self.path} unzips to more than {MAX_RATIO} times its length"
+            raise UserError(what, "gunzip it if you trust it: plain tars are read by position")
         return data
 
     def has(self, end: int) -> bool:
@@ -163,7 +179,7 @@ def _index(path: Path, stream: _Stream, wanted: Callable[[str], bool], memory: i
         while (info := archive.next()) is not None:
             _check_forward(info, end)
             end = info.offset_data
-            archive.members.clear()  # type: ignore[attr-defined]  # it would keep every header
+            _forget(archive, stream)
             if wanted(info.name) and not info.isdir():
                 _take(index, info, stream, memory, path)
         whole = stream.last == bytes(_BLOCK)  # the end of a tar is a block of zeros
@@ -183,6 +199,13 @@ def _open(stream: _Stream) -> tarfile.TarFile | None:
         return None
 
 
+def _forget(archive: tarfile.TarFile, stream: _Stream) -> None:
+    """Let go of what the parser keeps of each header, and give the next member its own bound."""
+    archive.members.clear()  # type: ignore[attr-defined]
+    archive.pax_headers.clear()
+    stream.asked = 0
+
+
 def _check_forward(info: tarfile.TarInfo, end: int) -> None:
     """Refuse a forged header that would lead back: the walk would never end."""
     if info.size < 0 or info.offset_data <= end:
@@ -191,21 +214,31 @@ def _check_forward(info: tarfile.TarInfo, end: int) -> None:
 
 def _take(index: TarIndex, info: tarfile.TarInfo, stream: _Stream, memory: int | None, path: Path) -> None:
     """Add one member, with its bytes for a gzipped tar, or a problem to the index; `EOFError` if it is cut off."""
-    if not info.isreg() or info.issparse():
-        index.problems.append((info.name, "is a link" if info.issym() or info.islnk() else "is no regular file"))
-        return
-    if info.size > MAX_BYTES:
-        index.problems.append((info.name, f"is larger than {MAX_BYTES >> 20} MiB"))
+    reason = _reason_against(info)
+    if memory is not None:
+        # a name is kept up to three times: as it is, as the key and in a list of problems
+        index.bytes_in_memory += _OBJECTS + 3 * sys.getsizeof(info.name) + (0 if reason else info.size)
+        if index.bytes_in_memory > memory:
+            raise UserError(f"{path} is too large to be kept in memory", "gunzip it: plain tars are read by position")
+    if reason:
+        index.problems.append((info.name, reason))
         return
     if not stream.has(info.offset_data + info.size):
         raise EOFError
-    data = None
-    if memory is not None:
-        index.bytes_in_memory += info.size
-        if index.bytes_in_memory > memory:
-            raise UserError(f"{path} is too large to be kept in memory", "gunzip it: plain tars are read by position")
-        stream.seek(info.offset_data)
-        data = stream.read_data(info.size)
-        if len(data) < info.size:
-            raise EOFError
+    data = None if memory is None else _read_member(info, stream)
     index.members.append(Member(info.name, info.offset_data, info.size, data))
+
+
+def _reason_against(info: tarfile.TarInfo) -> str:
+    """Why a wanted member cannot be taken; empty if it can."""
+    if not info.isreg() or info.issparse():
+        return "is a link" if info.issym() or info.islnk() else "is no regular file"
+    return f"is larger than {MAX_BYTES >> 20} MiB" if info.size > MAX_BYTES else ""
+
+
+def _read_member(info: tarfile.TarInfo, stream: _Stream) -> bytes:
+    stream.seek(info.offset_data)
+    data = stream.read_data(info.size)
+    if len(data) < info.size:
+        raise EOFError
+    return data
