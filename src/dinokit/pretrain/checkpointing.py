@@ -95,8 +95,12 @@ def _moments(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
 
 
 def _load_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `_moments`; parameters that no loss has reached yet have none."""
+    moved = {key.rpartition(".")[0] for key in tensors}
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
+            if name not in moved:
+                continue
             own = {key: tensors[f"{name}.{key}"].to(parameter.device) for key in ("step", "exp_avg", "exp_avg_sq")}
             if own["exp_avg"].shape != parameter.shape or own["exp_avg_sq"].shape != parameter.shape:
                 raise ValueError(f"the moments of {name} have another shape")
