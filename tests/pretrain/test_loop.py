@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from dinokit.checkpoints.load import load_model
+from dinokit.data.store import StreamedSquares
 from dinokit.errors import UserError
 from dinokit.pretrain.checkpointing import list_checkpoints
 from dinokit.pretrain.loop import Pretraining, Status
@@ -36,6 +38,12 @@ def start(recipe: Recipe, folder: Path, init: str | None = None) -> Pretraining:
     return Pretraining(recipe, pictures, folder, model, init, torch.device("cpu"))
 
 
+def checkpoint(folder: Path) -> dict[str, torch.Tensor]:
+    """Networks and moments of the latest checkpoint."""
+    latest = list_checkpoints(folder)[-1]
+    return load_file(latest / "networks.safetensors") | load_file(latest / "optimizer.safetensors")
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return dict(load_model(folder).network.state_dict())
 
@@ -57,17 +65,32 @@ def test_a_run_learns_and_leaves_a_model_that_loads(tmp_path: Path, objective: s
     assert load_model(tmp_path).info.image_size == 32
 
 
-@pytest.mark.parametrize("objective", ["coding-rate", "dinov3"])
-def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path: Path, objective: str) -> None:
-    recipe = small_recipe(objective=objective, drop_path=0.2)
+INTERRUPTED = {
+    "coding rate": {"drop_path": 0.2},
+    "prototypes": {"objective": "dinov3", "drop_path": 0.2},
+    "no loss on patches": {"coding_rate": {"patch_weight": 0.0, "match_weight": 0.0}},
+    "patches later": {"coding_rate": {"patch_after": 4}},
+    "prototypes without patches": {"objective": "dinov3", "dinov3": {"patch_weight": 0.0}},
+    "stages and cool-down": {
+        "stages": [{"steps": 3, "global_size": 48, "local_size": 32}],
+        "optimizer": {"cooldown": 2},
+    },
+    "streamed pictures": {"run": {"memory_limit": 0.0}},
+}
+
+
+@pytest.mark.parametrize("kind", INTERRUPTED)
+def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path: Path, kind: str) -> None:
+    recipe = recipe_from_dict(INTERRUPTED[kind], small_recipe())
     start(recipe, tmp_path / "whole").run()
-    first = start(recipe, tmp_path / "stopped")
-    first.run(lambda status: first.stop() if status.step == 2 else None)
-    assert first.step == 2
-    second = start(recipe, tmp_path / "stopped")
-    assert second.step == 2
-    second.run()
-    whole, stopped = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
+    for stop in (2, 3, 5):  # before, at and after the border of the stages; in the cool-down
+        run = start(recipe, tmp_path / "stopped")
+        assert all(isinstance(part, StreamedSquares) for part in run.pictures.parts) == (kind == "streamed pictures")
+        run.run(stepped=lambda step, run=run, stop=stop: run.stop() if step == stop else None)
+        assert run.step == stop
+    start(recipe, tmp_path / "stopped").run()
+    whole, stopped = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "stopped")
+    assert whole.keys() == stopped.keys()
     for key, value in whole.items():
         assert torch.equal(value, stopped[key]), key
 
@@ -103,8 +126,6 @@ def test_init_takes_backbone_and_heads_also_at_another_crop_size(tmp_path: Path)
     run = start(recipe, tmp_path / "second", str(tmp_path / "first"))
     for key, value in weights(tmp_path / "first").items():
         assert torch.equal(run.networks.student.backbone.state_dict()[key], value)
-    from safetensors.torch import load_file
-
     heads = load_file(tmp_path / "first" / "model" / "heads.safetensors")
     for key, value in heads.items():
         assert torch.equal(run.networks.student.heads.state_dict()[key], value), key
@@ -205,10 +226,28 @@ def test_patch_losses_begin_when_they_should_and_look_at_the_other_crop(tmp_path
         chosen = replace(chosen, global_boxes=whole, global_flips=upright)
         run.networks.student.load_state_dict(run.networks.teacher.state_dict())
         with torch.autocast(run.device.type, run.dtype, enabled=run.dtype != torch.float32):
-            losses, _ = run.networks(chosen, unmasked, run.step)
+            losses, _ = run.networks(chosen, unmasked, run.schedules.at(run.step))
         distances.append(float(losses.parts["match_distance"]))
     assert distances[0] == pytest.approx(0, abs=1e-3)
     assert distances[1] > 10 * distances[0] + 1e-3
+
+
+def test_the_shapes_of_products_do_not_vary_from_step_to_step(tmp_path: Path) -> None:
+    """Each new shape of a matrix product costs memory that is never freed; and heads that have no loss do not run."""
+    run = start(small_recipe(coding_rate={"patch_after": 2}), tmp_path)
+    shapes: dict[str, set[tuple[int, ...]]] = {}
+    for network in (run.networks.student, run.networks.teacher):
+        for name, module in network.named_modules():
+            if isinstance(module, torch.nn.Linear):
+                seen = shapes.setdefault(name, set())
+                module.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.add(tuple(inputs[0].shape)))
+    for step in range(20):
+        run.train_step()
+        run.step += 1
+        if step == 1:
+            assert not any(seen for name, seen in shapes.items() if "ibot_head" in name)
+    for name, seen in shapes.items():
+        assert 0 < len(seen) <= 2, f"{name}: {seen}"  # global and local, global and all, masked and matched
 
 
 def test_the_monitors_signs_outlive_the_process(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import torch
 
 from dinokit.errors import UserError
 from dinokit.pretrain.budget import Speed, derive_recipe, parse_duration
-from dinokit.pretrain.objectives import CodingRateObjective, Dinov3Objective
+from dinokit.pretrain.coding_rate_objective import CodingRateObjective
+from dinokit.pretrain.dinov3_objective import Dinov3Objective
 from dinokit.pretrain.recipe import Recipe, Stage
 from dinokit.pretrain.recipe_file import merge, parse_assignments, read_toml, recipe_from_dict, recipe_to_toml
 from dinokit.pretrain.start import read_preset
@@ -68,6 +69,7 @@ def test_the_parts_of_a_run_must_fit_into_its_steps() -> None:
     for assignments, message in (
         (["optimizer.cooldown=5"], r"set run\.steps"),
         (["optimizer.schedule=cosine"], r"set run\.steps"),
+        (["optimizer.weight_decay_schedule=linear"], r"weight_decay_schedule needs an end.*set run\.steps"),
         (["run.steps=1000", "optimizer.cooldown=1400"], "do not fit into 1000"),
         (["run.steps=200", "optimizer.schedule=cosine"], "do not fit into 200"),
     ):
@@ -121,6 +123,7 @@ def test_the_budget_keeps_what_was_chosen_and_builds_on_it() -> None:
     assert (recipe.run.batch, recipe.optimizer.lr, recipe.optimizer.cooldown) == (16, 5e-4, 30)
     assert {stage.global_size for stage in recipe.stages} | {recipe.crops.global_size} == {96}
     assert recipe.coding_rate.patch_after == pytest.approx(0.45 * recipe.run.steps, abs=2)
+    assert derived({"run": {"batch": 256}, "optimizer": {"lr_scaling": "linear_wrt_256"}}).peak_lr == 1e-3
     preset = read_toml(read_preset("dinov3"), "dinov3")
     recipe = derived(merge(preset, {"crops": {"global_size": 128}}))
     assert (recipe.network, recipe.dinov3.prototypes, recipe.crops.local_size) == ("dinov3_vits16", 8192, 96)

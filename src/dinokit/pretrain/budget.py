@@ -108,15 +108,19 @@ def _probes(seconds: float, speeds: Sequence[Speed]) -> int:
 
 
 def _suit_machine(base: Recipe, pictures: int, device: torch.device, chosen: Mapping[str, Any]) -> Recipe:
-    """Network, batch and learning rate: a larger network and batch on a GPU, the square-root rule for the rate."""
+    """Network, batch and learning rate: a larger network and batch on a GPU, the square-root rule for the rate.
+
+    Where a rule for the rate is chosen, it takes the place of ours.
+    """
     on_gpu = device.type == "cuda"
     network = base.network if "network" in chosen else GPU_NETWORK if on_gpu else CPU_NETWORK
     batch = base.run.batch if "batch" in chosen.get("run", {}) else 256 if on_gpu and pictures >= 20_000 else 64
+    lr = 1e-3 * (batch / 64) ** 0.5 if base.optimizer.lr_scaling == "none" else base.optimizer.lr
     return replace(
         base,
         network=network,
         run=replace(base.run, batch=batch),
-        optimizer=replace(base.optimizer, lr=1e-3 * (batch / 64) ** 0.5),
+        optimizer=replace(base.optimizer, lr=lr),
     )
 
 

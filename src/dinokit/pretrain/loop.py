@@ -6,7 +6,6 @@ Every random draw of step n is a function of (seed, n): a resumed run sees what 
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -25,14 +24,13 @@ from dinokit.images.geometry import resize
 from dinokit.images.normalize import normalize
 from dinokit.inference.precision import choose_dtype
 from dinokit.pretrain import checkpointing
-from dinokit.pretrain.crops import make_crops
-from dinokit.pretrain.masks import batch_masks
+from dinokit.pretrain.crops import Crops, make_crops
+from dinokit.pretrain.masks import MaskBatch, batch_masks
 from dinokit.pretrain.monitor import Monitor
 from dinokit.pretrain.optimizer import apply_schedule, build_optimizer, clip_gradients, parameter_groups
 from dinokit.pretrain.pictures import ProbePictures, TrainingPictures, probe_pictures
 from dinokit.pretrain.recipe import Recipe
 from dinokit.pretrain.recipe_file import recipe_to_toml
-from dinokit.pretrain.schedules import Ramp
 from dinokit.pretrain.student_teacher import StudentTeacher
 
 SAVE_SECONDS = 600
@@ -68,6 +66,7 @@ class Pretraining:
         self.recipe, self.pictures, self.run_folder = recipe, pictures, run
         self.device = device or torch.device("cpu")
         self.info = replace(start.info, image_size=recipe.crops.global_size, assumptions=())
+        self.schedules = recipe.schedules()
         self.networks = self._build_networks(start.network, start_source)
         self.optimizer = self._build_optimizer()
         self.dtype = choose_dtype("auto", self.device)
@@ -167,10 +166,11 @@ class Pretraining:
 
     def train_step(self) -> dict[str, float]:
         """One step: crops, both networks, loss, gradients, optimiser, teacher. Returns the numbers of the step."""
+        now = self.schedules.at(self.step)
         torch.manual_seed(_seed(self.recipe.run.seed, self.step))  # drop path and RoPE draw from the global generator
         crops, masks = self.make_batch()
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            losses, teacher = self.networks(crops, masks, self.step)
+            losses, teacher = self.networks(crops, masks, now)
         if not self.monitor.finite(self.step, "loss", losses.total.item()):
             return {}
         self.optimizer.zero_grad(set_to_none=True)
@@ -178,15 +178,15 @@ class Pretraining:
         norms = clip_gradients(self.networks.student.parts(), self.recipe.optimizer.clip)
         if not self.monitor.finite(self.step, "gradient", sum(norms.values())):
             return {}
-        lr = self._apply_schedule()
+        apply_schedule(self.optimizer, now.lr, now.weight_decay, now.last_layer_lr)
         self.torn = True
         self.optimizer.step()
-        self.networks.update_teacher(self._momentum())
+        self.networks.update_teacher(now.momentum)
         numbers = {"loss": losses.total.item(), **{key: value.item() for key, value in losses.parts.items()}}
         self.monitor.see(teacher.global_cls[0])
-        return {**numbers, "lr": lr, **{f"gradient_{name}": norm for name, norm in norms.items()}}
+        return {**numbers, "lr": now.lr, **{f"gradient_{name}": norm for name, norm in norms.items()}}
 
-    def make_batch(self) -> tuple[Any, Any]:
+    def make_batch(self) -> tuple[Crops, MaskBatch]:
         """Crops and masks of the current step, on the device."""
         settings = self.recipe
         pixels, aspects = self.pictures.batch(self.step, settings.run.batch)
@@ -211,25 +211,6 @@ class Pretraining:
             weights=masks.weights.to(self.device),
         )
 
-    def _apply_schedule(self) -> float:
-        settings = self.recipe.optimizer
-        total = self.steps if settings.schedule == "cosine" else None
-        ramp = Ramp(0.0, settings.lr, settings.lr_end, settings.warmup, total, settings.schedule)
-        step = self.step + 1
-        lr = ramp.at(step)
-        if settings.cooldown:
-            lr = ramp.cooled(step, self.steps - settings.cooldown, settings.cooldown)
-        last_layer_lr = 0.0 if self.step < settings.freeze_last_layer else lr
-        apply_schedule(self.optimizer, lr, settings.weight_decay, last_layer_lr)
-        return lr
-
-    def _momentum(self) -> float:
-        settings = self.recipe.teacher
-        if not self.steps:
-            return settings.momentum
-        done = min(self.step / self.steps, 1.0)
-        return settings.momentum_end + (settings.momentum - settings.momentum_end) * (1 + math.cos(math.pi * done)) / 2
-
     def _log(self, parts: dict[str, float], rate: float) -> Status:
         health = self.monitor.check(self.step, parts)
         numbers = {**parts, "rank": health.rank, "variance": health.variance}
@@ -247,7 +228,10 @@ class Pretraining:
         return status
 
     def measure_knn(self, probe: ProbePictures) -> float:
-        """kNN top-1 in per cent of the teacher's class token, pictures whole, at the size of the global crops."""
+        """kNN top-1 in per cent of the teacher's class token, pictures whole, at the size of the global crops.
+
+        The queries are trained on like all pictures, without labels; what is held out is their labels.
+        """
         size = self.recipe.crops_at(self.step).global_size
         bank, queries = (self._labelled_tokens(probe, chosen, size) for chosen in (probe.bank, probe.queries))
         return knn_accuracy(bank, queries).top1

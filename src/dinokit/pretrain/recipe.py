@@ -6,23 +6,19 @@ optimizer.lr=1e-4` changes one more.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Final, Literal
 
 from dinokit.backbones.catalog import spec_of
 from dinokit.errors import UserError
+from dinokit.pretrain.coding_rate_objective import CodingRateObjective, CodingRateSettings
 from dinokit.pretrain.crops import CropSettings
-from dinokit.pretrain.objectives import (
-    CodingRateObjective,
-    CodingRateSettings,
-    Dinov3Objective,
-    Dinov3Settings,
-    Objective,
-)
+from dinokit.pretrain.dinov3_objective import Dinov3Objective, Dinov3Settings
+from dinokit.pretrain.objectives import Objective
+from dinokit.pretrain.schedules import Ramp, ScalingRule, Schedules, batch_size_factor
 
 
 @dataclass(frozen=True)
@@ -43,14 +39,21 @@ class OptimizerSettings:
 
     lr: float = 1e-3
     """Learning rate after the warm-up."""
+    lr_scaling: ScalingRule = "none"
+    """Multiply `lr` and `lr_end` by a factor of the batch: 4 sqrt(batch / 1024) (published), or batch / 256."""
     warmup: int = 500
     """Steps from 0 to `lr`."""
     schedule: Literal["constant", "cosine"] = "constant"
     """After the warm-up: `lr` for as long as one likes, or half a cosine down to `lr_end` at the end of the run."""
     lr_end: float = 0.0
     cooldown: int = 0
-    """Steps at the end of the run over which the learning rate falls to 0."""
+    """Steps at the end of the run over which the learning rate falls to `lr_end`."""
+    cosine_extra: float = 0.0
+    """Share by which all cosines are laid beyond the run and cut off at its end (published: schedule_trunc_extra)."""
     weight_decay: float = 0.04
+    weight_decay_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """Over the whole run: `weight_decay`, or from it to `weight_decay_end` at the end."""
+    weight_decay_end: float = 0.4
     published_decay: bool = False
     """Decay the class, register and mask tokens too, as the published code does."""
     beta1: float = 0.9
@@ -71,7 +74,9 @@ class TeacherSettings:
 
     momentum: float = 0.994
     momentum_end: float = 0.994
-    """Reached by a half cosine at the end of the run, if the run has an end."""
+    """Reached at the end of the run, if the run has an end."""
+    momentum_schedule: Literal["cosine", "linear"] = "cosine"
+    """The way from `momentum` to `momentum_end`."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,9 @@ _BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
     "optimizer.lr_end": (0, 10),
     "optimizer.warmup": (0, math.inf),
     "optimizer.cooldown": (0, math.inf),
+    "optimizer.cosine_extra": (0, 10),
     "optimizer.weight_decay": (0, 10),
+    "optimizer.weight_decay_end": (0, 10),
     "optimizer.beta1": (0, 0.9999),
     "optimizer.beta2": (0, 0.999999),
     "optimizer.layer_decay": (0.01, 1),
@@ -172,7 +179,7 @@ class Recipe:
         if self.dinov3.koleo_neighbours >= self.run.batch:
             raise UserError("dinov3.koleo_neighbours must be less than run.batch", "1 is usual")
         for stage in self.stages:
-            dataclasses.replace(self.crops, global_size=stage.global_size, local_size=stage.local_size)  # is checked
+            replace(self.crops, global_size=stage.global_size, local_size=stage.local_size)  # is checked
             if stage.steps < 1:
                 raise UserError("a stage has no steps", "give each stage 1 step or more")
 
@@ -188,17 +195,47 @@ class Recipe:
     def check_length(self) -> None:
         """Raises `UserError` where the parts of the run do not fit into its steps."""
         steps, settings = self.run.steps, self.optimizer
-        if not steps and (settings.cooldown or settings.schedule == "cosine"):
-            name = "optimizer.cooldown" if settings.cooldown else "the cosine schedule"
-            raise UserError(f"{name} needs an end of the run", "set run.steps too")
-        ends = settings.cooldown or settings.schedule == "cosine"
-        if steps and ends and settings.warmup + settings.cooldown > steps:
+        ends = {
+            "optimizer.cooldown": settings.cooldown > 0,
+            "the cosine schedule": settings.schedule == "cosine",
+            "optimizer.weight_decay_schedule": settings.weight_decay_schedule != "constant",
+        }
+        for name, needed in ends.items():
+            if needed and not steps:
+                raise UserError(f"{name} needs an end of the run", "set run.steps too")
+        if (settings.cooldown or settings.schedule == "cosine") and settings.warmup + settings.cooldown > steps:
             raise UserError(
                 f"a warm-up of {settings.warmup} and a cool-down of {settings.cooldown} steps do not fit into {steps}",
                 "lower optimizer.warmup or optimizer.cooldown, or raise run.steps",
             )
 
+    @property
+    def peak_lr(self) -> float:
+        """Learning rate after the warm-up, scaled for the batch."""
+        return self.optimizer.lr * batch_size_factor(self.optimizer.lr_scaling, self.run.batch)
+
+    def schedules(self) -> Schedules:
+        """What changes over the run. Without an end, that is only what warms up."""
+        s, teacher, prototypes, steps = self.optimizer, self.teacher, self.dinov3, self.run.steps
+        lr_end = s.lr_end * batch_size_factor(s.lr_scaling, self.run.batch)
+        # the first step is the first of the warm-up, since one at 0 would do nothing: hence 1 earlier
+        lr = Ramp(0.0).to(self.peak_lr, since=-1, over=s.warmup)
+        decay, momentum = Ramp(s.weight_decay), Ramp(teacher.momentum)
+        if steps and s.schedule == "cosine":
+            lr = lr.to(lr_end, since=s.warmup - 1, over=steps - 1 - s.warmup, curve="cosine", extra=s.cosine_extra)
+        if steps and s.cooldown:
+            lr = lr.to(lr_end, since=steps - s.cooldown - 1, over=s.cooldown)
+        if steps and s.weight_decay_schedule != "constant":
+            decay = decay.to(s.weight_decay_end, 0, steps, s.weight_decay_schedule, s.cosine_extra)
+        if steps:
+            momentum = momentum.to(teacher.momentum_end, 0, steps, teacher.momentum_schedule, s.cosine_extra)
+        temperature = Ramp(prototypes.teacher_temperature).to(
+            prototypes.teacher_temperature_end, since=0, over=prototypes.teacher_temperature_warmup
+        )
+        return Schedules(lr, replace(lr, frozen=s.freeze_last_layer), decay, momentum, temperature)
+
     def build_objective(self) -> Objective:
+        """The objective that `objective` names, with its settings."""
         if self.objective == "dinov3":
             return Dinov3Objective(self.dinov3)
         return CodingRateObjective(self.coding_rate)
@@ -209,5 +246,5 @@ class Recipe:
         for stage in self.stages:
             end += stage.steps
             if step < end:
-                return dataclasses.replace(self.crops, global_size=stage.global_size, local_size=stage.local_size)
+                return replace(self.crops, global_size=stage.global_size, local_size=stage.local_size)
         return self.crops

@@ -227,7 +227,7 @@ def describe(recipe: Recipe, run: Pretraining, order: Order, seconds: float | No
     lines = [
         f"network {run.info.name} {_origin(run, order)}, on {device}; objective {recipe.objective}",
         f"batch {recipe.run.batch}, {length}; crops {_crops(recipe)}, {recipe.crops.local_number} local ones",
-        f"learning rate {recipe.optimizer.lr:g} after {recipe.optimizer.warmup} steps, "
+        f"learning rate {recipe.peak_lr:g} after {recipe.optimizer.warmup} steps, "
         f"cool-down {recipe.optimizer.cooldown} steps; teacher momentum {recipe.teacher.momentum:.4f}",
     ]
     if run.finished:

@@ -16,7 +16,8 @@ from dinokit.backbones.vit import VisionTransformer
 from dinokit.pretrain.crops import Crops
 from dinokit.pretrain.masks import MaskBatch
 from dinokit.pretrain.matches import Matches, match_patches, no_matches
-from dinokit.pretrain.objectives import Heads, Losses, Objective, Views
+from dinokit.pretrain.objectives import Heads, Losses, Objective, StudentViews, Views
+from dinokit.pretrain.schedules import Values
 
 
 class Network(nn.Module):
@@ -38,6 +39,20 @@ class Network(nn.Module):
                 yield f"{part}.{name}", parameter
 
 
+def _see(backbone: VisionTransformer, views: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Global crops [2, B, 3, H, W] -> class tokens [2, B, D], patches [2B, N, D]; masks: bool [2B, N], hidden ones."""
+    seen = backbone(views.flatten(0, 1), masks)
+    return seen.cls.unflatten(0, views.shape[:2]), seen.tokens
+
+
+def _see_local(backbone: VisionTransformer, views: Tensor) -> Tensor:
+    """Local crops [n, B, 3, H, W] -> class tokens [n, B, D]; n may be 0."""
+    if not len(views):
+        return views.new_empty(0, views.shape[1], backbone.spec.width)
+    cls: Tensor = backbone(views.flatten(0, 1), local=True).cls.unflatten(0, views.shape[:2])
+    return cls
+
+
 class StudentTeacher(nn.Module):
     """Runs both networks on a batch of crops and compares them by the objective."""
 
@@ -54,52 +69,40 @@ class StudentTeacher(nn.Module):
         self.teacher.eval()
         return self
 
-    def forward(self, crops: Crops, masks: MaskBatch, step: int) -> tuple[Losses, Views]:
-        """The losses of one batch, and the teacher's views for the monitor."""
-        matches = self._match(crops) if self.objective.matches_crops(step) else no_matches(masks.indices.device)
+    def forward(self, crops: Crops, masks: MaskBatch, now: Values) -> tuple[Losses, Views]:
+        """The losses of one batch at a step of the run, and the teacher's views for the monitor."""
+        matches = self._match(crops) if self.objective.matches_crops(now) else no_matches(masks.indices.device)
         with torch.no_grad():
-            teacher = self._views(self.teacher.backbone, crops.global_views, masks, matches, hide=False)
-            targets = self.objective.targets(self.teacher.heads, teacher, step)
-        student = self._views(
-            self.student.backbone, crops.global_views, masks, matches, hide=True, local=crops.local_views
-        )
-        return self.objective.losses(self.student.heads, student, targets, step), teacher
+            teacher = self._teacher_views(crops, masks, matches)
+            targets = self.objective.targets(self.teacher.heads, teacher, now)
+        student = self._student_views(crops, masks, matches)
+        return self.objective.losses(self.student.heads, student, targets, now), teacher
 
-    def _views(
-        self,
-        backbone: VisionTransformer,
-        global_views: Tensor,
-        masks: MaskBatch,
-        matches: Matches,
-        *,
-        hide: bool,
-        local: Tensor | None = None,
-    ) -> Views:
-        count, batch = global_views.shape[:2]
-        seen = backbone(global_views.flatten(0, 1), masks.masks if hide else None)
-        patches = seen.tokens  # [2B, N, D]
+    def _teacher_views(self, crops: Crops, masks: MaskBatch, matches: Matches) -> Views:
+        """The global crops as they are."""
+        cls, patches = _see(self.teacher.backbone, crops.global_views)
         return Views(
-            global_cls=seen.cls.unflatten(0, (count, batch)),  # [2B, D] -> [2, B, D]
-            masked_patches=patches.flatten(0, 1)[masks.indices],  # [M, D]
-            matched_patches=matches.own(patches) if hide else matches.other(patches),  # [K, D]
+            global_cls=cls,
+            masked_patches=patches.flatten(0, 1)[masks.indices],  # [2B, N, D] -> [M, D]
+            matched_patches=matches.other(patches),  # [2B, N, D] -> [K, D]
+        )
+
+    def _student_views(self, crops: Crops, masks: MaskBatch, matches: Matches) -> StudentViews:
+        """The global crops with hidden patches, and the local ones."""
+        cls, patches = _see(self.student.backbone, crops.global_views, masks.masks)
+        return StudentViews(
+            global_cls=cls,
+            masked_patches=patches.flatten(0, 1)[masks.indices],  # [2B, N, D] -> [M, D]
+            matched_patches=matches.own(patches),  # [2B, N, D] -> [K, D]
+            local_cls=_see_local(self.student.backbone, crops.local_views),
             mask_weights=masks.weights,
-            mask_rows=count * batch,
-            local_cls=None if local is None else self._local(backbone, local),
+            mask_rows=len(patches),
         )
 
     def _match(self, crops: Crops) -> Matches:
         patch = self.student.backbone.spec.patch_size
         grid = (crops.global_views.shape[-2] // patch, crops.global_views.shape[-1] // patch)
         return match_patches(crops.global_boxes, crops.global_flips, grid).to(crops.global_views.device)
-
-    @staticmethod
-    def _local(backbone: VisionTransformer, local: Tensor) -> Tensor:
-        """[n, B, 3, H, W] -> class tokens [n, B, D]."""
-        if not len(local):
-            return local.new_empty(0, local.shape[1], backbone.spec.width)
-        cls: Tensor = backbone(local.flatten(0, 1), local=True).cls
-        views: Tensor = cls.unflatten(0, local.shape[:2])
-        return views
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
