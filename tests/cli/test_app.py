@@ -90,6 +90,7 @@ def test_torch_is_not_loaded(statement: str) -> None:
     ("raised", "code", "said"),
     [
         (UserError("a.jpg is\nempty", "copy it again"), 2, "error: a.jpg is empty: copy it again\n"),
+        (UserError("b\x1b]0;owned\x07\x1b[31m.png is empty"), 2, "error: b]0;owned[31m.png is empty\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (MemoryError(), 2, "error: not enough memory: lower the batch"),
         (torch.OutOfMemoryError("CUDA out of memory."), 2, "error: not enough memory: lower the batch"),

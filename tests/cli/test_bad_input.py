@@ -231,6 +231,17 @@ def test_an_empty_name(command: str, said: str, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err.startswith(f"error: {said}")
 
 
+@pytest.mark.parametrize(
+    "command", ["embed flat --out t.parquet", f"knn {MODEL} --bank labelled --query labelled --k 1"]
+)
+def test_json_of_names_that_are_no_text(command: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = f" --model {MODEL}" if command.startswith("embed") else ""
+    for folder in ("flat", "labelled/cat"):
+        (place / folder / "x.\udcff").touch()
+    assert main(f"{command}{model} --size 32 --json".split()) == 0
+    assert json.loads(capsys.readouterr().out)["summary"].endswith(" .? (not read)")
+
+
 @pytest.mark.usefixtures("place")
 def test_knn_of_few_pictures_and_of_the_same_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(f"knn {MODEL} --bank labelled --query labelled --size 32 --json".split()) == 0

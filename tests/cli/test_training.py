@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from dinokit.cli.training import TerminalListener
+from dinokit.data.listing import SkippedFiles
 
 
 def test_names_are_no_markup_and_lines_are_not_wrapped() -> None:
@@ -13,3 +14,15 @@ def test_names_are_no_markup_and_lines_are_not_wrapped() -> None:
     line = "skipped photos [edited]/set[/1].jpg :smile: " + "a-very-long-name" * 10
     TerminalListener(console, Progress(console=console, disable=True)).say(line)
     assert console.file.getvalue() == line + "\n"  # type: ignore[attr-defined]
+
+
+def test_names_do_not_command_the_terminal() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    listener = TerminalListener(console, Progress(console=console, disable=True))
+    skipped = SkippedFiles()
+    skipped.add("a.tar/b\x1b]0;owned\x07\x1b[31m.png", "is empty")
+    skipped.add("a\nerror: all is lost.png", "is empty")
+    for line in skipped.listing():
+        listener.say(line)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert said == "a.tar/b]0;owned[31m.png is empty\naerror: all is lost.png is empty\n"

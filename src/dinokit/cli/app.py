@@ -13,6 +13,7 @@ from importlib.metadata import version
 
 from cyclopts import App, CycloptsError, Group
 
+from dinokit.checkpoints.names import printable
 from dinokit.errors import UserError, is_out_of_memory
 
 LOOK = Group("Look", sort_key=0)
@@ -142,5 +143,5 @@ def _examples(lines: Sequence[str]) -> str:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return 2

@@ -1,4 +1,7 @@
-"""What verbs print: results on standard output, everything else on standard error."""
+"""What verbs print: results on standard output, everything else on standard error.
+
+Names of strangers go through `printable` on every way to the terminal: no escape sequences, one line a line.
+"""
 
 import json
 import sys
@@ -46,19 +49,20 @@ def track(items: Iterable[T], total: int, label: str, done: int = 0) -> Iterator
 
 def print_json(values: Any) -> None:
     """One JSON object, the only thing on standard output."""
-    print(json.dumps(values, ensure_ascii=False))
+    put(json.dumps(values, ensure_ascii=False))
 
 
 def put(line: object) -> None:
-    """One line on standard output, whatever names it holds."""
-    print(printable(line))
+    """One line on standard output, whatever names it holds; what the terminal's encoding lacks becomes "?"."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(printable(line).encode(encoding, "replace").decode(encoding))
 
 
 def say(text: str) -> None:
-    """A remark on standard error."""
-    print(text, file=sys.stderr)
+    """A remark on standard error, in one line."""
+    print(printable(text), file=sys.stderr)
 
 
 def warn(text: str) -> None:
     """A warning on standard error, in one line."""
-    print(f"warning: {' '.join(text.split())}", file=sys.stderr)
+    say(f"warning: {' '.join(text.split())}")

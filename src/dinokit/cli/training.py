@@ -10,6 +10,7 @@ from types import FrameType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from dinokit.checkpoints.names import printable
 from dinokit.pretrain.loop import Pretraining, Status
 from dinokit.report.run_page import write_run_page
 
@@ -26,8 +27,8 @@ class TerminalListener:
         self.said = -float(PLAIN_SECONDS)
 
     def say(self, text: str) -> None:
-        """One remark, as it is: names in it are no markup, and it is not wrapped."""
-        self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        """One remark in one line: names in it are no markup and no commands to the terminal, and it is not wrapped."""
+        self.console.print(printable(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def decoded(self, done: int, total: int) -> None:
         if self.task is None:
@@ -91,7 +92,8 @@ def follow(prepare: Callable[[TerminalListener], Pretraining]) -> None:
 
 def _tell_curves(run: Pretraining, listener: TerminalListener) -> None:
     if run.pictures.skipped:
-        listener.say(run.pictures.skipped.listing())
+        for line in run.pictures.skipped.listing():
+            listener.say(line)
     log = run.run_folder / "log.jsonl"
     if log.is_file() and log.stat().st_size:
         listener.say(f"curves: {write_run_page(run.run_folder)}")

@@ -63,8 +63,8 @@ class SkippedFiles:
         parts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
         return f"skipped {len(self):,} file{'s' if len(self) > 1 else ''}: {parts}"
 
-    def listing(self) -> str:
-        """Return one line a file, at most 20 for each reason: its name and the reason."""
+    def listing(self) -> list[str]:
+        """Return one line a file, at most 20 for each reason: its name, as it is, and the reason."""
         seen: Counter[str] = Counter()
         lines = []
         for name, reason in self.entries:
@@ -72,7 +72,7 @@ class SkippedFiles:
             if seen[reason] <= _MOST_LISTED:
                 lines.append(f"{name} {reason}")
         more = ((count - _MOST_LISTED, reason.removeprefix("is ")) for reason, count in seen.items())
-        return "\n".join([*lines, *(f"and {count:,} more: {reason}" for count, reason in more if count > 0)])
+        return [*lines, *(f"and {count:,} more: {reason}" for count, reason in more if count > 0)]
 
 
 def no_pictures(name: str, others: Iterable[Path]) -> UserError:

@@ -202,7 +202,7 @@ def _open(stream: _Stream) -> tarfile.TarFile | None:
 def _forget(archive: tarfile.TarFile, stream: _Stream) -> None:
     """Let go of what the parser keeps of each header, and give the next member its own bound."""
     archive.members.clear()  # type: ignore[attr-defined]
-    archive.pax_headers.clear()
+    archive.pax_headers = {}
     stream.asked = 0
 
 
