@@ -92,7 +92,7 @@ def test_pictures_that_are_none(verb: str, source: str, said: str, capsys: pytes
         ("--batch-size 0", "--batch-size is 0"),
         ("--out t.csv", "let its name end in .parquet"),
         ("--out flat", "flat is not a Parquet file"),
-        ("--out file/t.parquet", "cannot be written"),
+        ("--out file/t.parquet", "cannot write file (file is a file)"),
         ("--out /proc/nowhere/t.parquet", "/proc"),
         ("--model dinokit_vit16", "did you mean dinokit_vitt16?"),
         ("--model random:dinov3_vits61", "did you mean dinov3_vits16?"),

@@ -96,7 +96,7 @@ def test_a_run_that_cannot_be_written_is_refused_at_once(tmp_path: Path, capsys:
     (tmp_path / "file").write_text("")
     assert main(["pretrain", str(PICTURES), "--out", str(tmp_path / "file" / "run")]) == 2
     said = capsys.readouterr().err
-    assert "cannot write into" in said
+    assert "cannot write" in said
     assert "pictures from" not in said
 
 

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dinokit.checkpoints.folders import hold
 from dinokit.errors import UserError
 from dinokit.inference import embedding_table
 from dinokit.inference.backbone import load
@@ -181,6 +182,32 @@ def test_a_damaged_part_is_made_again(photos: Path, undisturbed: pa.Table, tmp_p
     assert_same(pq.read_table(out), undisturbed)
 
 
+def test_a_part_with_damaged_rows_is_removed_and_made_again(
+    photos: Path, undisturbed: pa.Table, tmp_path: Path
+) -> None:
+    out, folder = tmp_path / "a.parquet", tmp_path / "a.parquet.parts"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedding_table, "PART_PICTURES", 16)
+        patch.setattr(embedding_table.PartFolder, "finish", lambda self: 0)
+        embed(photos, out)
+    second = folder / "part-000000016-000000032.parquet"
+    content = bytearray(second.read_bytes())
+    content[4:2000] = bytes(1996)  # the footer stays whole
+    second.write_bytes(content)
+    with pytest.raises(UserError, match=r"part-000000016-000000032\.parquet was damaged and is removed: run again"):
+        embed(photos, out)
+    assert embed(photos, out)["continued"] == 16
+    assert_same(pq.read_table(out), undisturbed)
+
+
+def test_two_processes_do_not_write_one_table(photos: Path, tmp_path: Path) -> None:
+    out, parts = tmp_path / "a.parquet", tmp_path / "a.parquet.parts"
+    with hold(parts, "at work"), pytest.raises(UserError, match=r"another process is at work in .*a\.parquet\.parts"):
+        embed(photos, out)
+    assert os.listdir(parts) == [".lock"]
+    assert embed(photos, out)["rows"] == 60
+
+
 @pytest.mark.parametrize(
     ("other", "named"),
     [
@@ -251,6 +278,6 @@ def test_members_of_shards_are_named_with_their_shard(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("length", [245, 300])
 def test_a_name_that_is_too_long_is_said_before_the_work(length: int, photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot be written .File name too long.: .*shorter name"):
+    with pytest.raises(UserError, match=r"cannot write .* .File name too long.: .*shorter name"):
         embed(photos, tmp_path / ("n" * length + ".parquet"))
     assert not list(tmp_path.iterdir())

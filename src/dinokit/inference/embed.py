@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from dinokit.checkpoints.folders import hold
 from dinokit.checkpoints.names import lossless
 from dinokit.checkpoints.save import write_atomically
 from dinokit.data.listing import SkippedFiles
@@ -29,7 +30,7 @@ from dinokit.images.geometry import fit_to_grid, to_grid
 from dinokit.images.read import ReadError, read
 from dinokit.inference import embedding_table
 from dinokit.inference.backbone import Backbone
-from dinokit.inference.embedding_table import PartFolder, Row, check_output
+from dinokit.inference.embedding_table import PartFolder, Row, check_output, parts_of
 
 Track = Callable[[Iterable[int], int, str, int], Iterable[int]]
 """Hands on the items of (items, how many in all, label, how many were done before) while it shows how far they are."""
@@ -57,7 +58,8 @@ def embed_pictures(
     could not be read is listed in `OUT.errors.jsonl`. `say` is told of work that is continued. Returns `rows`,
     `skipped` (a number), `summary` (a line about them), `continued` (pictures that an earlier run had done),
     `dimensions`, `images_per_second`.
-    Raises `UserError` before the work for anything that would make it fail, and if no picture can be read.
+    Raises `UserError` before the work for anything that would make it fail, such as another process that writes the
+    same table, and if no picture can be read.
     """
     out = Path(out)
     check_output(out)
@@ -68,18 +70,20 @@ def embed_pictures(
     skipped = SkippedFiles()
     pictures = open_pictures(list(sources), skipped)
     side = backbone.info.image_size if size is None else size
-    folder = PartFolder(out, _describe_job(pictures, backbone, side), backbone.embed_dim)
-    continued, started = folder.done, time.perf_counter()
-    if continued:
-        say(f"going on after {continued} pictures")
-    _embed_rest(pictures, backbone, side, batch_size, folder, track)
-    rate = (len(pictures) - continued) / (time.perf_counter() - started)
-    for path, reason in folder.unreadable():
-        skipped.add(path, reason)
-    _check_any_readable(pictures, folder, side, backbone.patch_size)
-    _list_errors(out, skipped)
+    with hold(parts_of(out), "at work"):
+        folder = PartFolder(out, _describe_job(pictures, backbone, side), backbone.embed_dim)
+        continued, started = folder.done, time.perf_counter()
+        if continued:
+            say(f"going on after {continued} pictures")
+        _embed_rest(pictures, backbone, side, batch_size, folder, track)
+        rate = (len(pictures) - continued) / (time.perf_counter() - started)
+        for path, reason in folder.unreadable():
+            skipped.add(path, reason)
+        _check_any_readable(pictures, folder, side, backbone.patch_size)
+        _list_errors(out, skipped)
+        rows = folder.finish()
     return {
-        "rows": folder.finish(),
+        "rows": rows,
         "skipped": len(skipped),
         "summary": skipped.summary(),
         "continued": continued,

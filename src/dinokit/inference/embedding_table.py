@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dinokit.checkpoints.folders import check_folder
 from dinokit.checkpoints.names import lossless
 from dinokit.checkpoints.save import write_atomically
 from dinokit.errors import UserError
@@ -67,18 +68,19 @@ def check_output(out: Path) -> None:
     """Raise `UserError` if the table cannot be written to `out`; writes nothing."""
     if out.suffix != ".parquet":
         raise UserError(f"--out {out} is not a Parquet file", "let its name end in .parquet")
+    if os.path.isdir(out):
+        raise UserError(f"--out {out} is a folder", "name a file in it")
+    above = check_folder(out.parent)
     try:
-        is_folder = out.is_dir()
-        above = next(folder for folder in out.absolute().parents if folder.exists())
         with contextlib.suppress(FileNotFoundError):
             os.lstat(above / f"{out.name}{ERRORS}")  # the longest name that is written
     except OSError as problem:
-        what = f"--out {out} cannot be written ({problem.strerror})"
-        raise UserError(what, "choose another place or a shorter name") from None
-    if is_folder:
-        raise UserError(f"--out {out} is a folder", "name a file in it")
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise UserError(f"--out {out} cannot be written in {above}", "choose another place")
+        raise UserError(f"cannot write --out {out} ({problem.strerror})", "choose a shorter name") from None
+
+
+def parts_of(out: Path) -> Path:
+    """The folder of the parts of the table `out`."""
+    return out.with_name(out.name + ".parts")
 
 
 class PartFolder:
@@ -87,7 +89,7 @@ class PartFolder:
     def __init__(self, out: Path, job: Mapping[str, Any], width: int) -> None:
         """Open or make the folder. width: D. Raises `UserError` if it belongs to another job."""
         self.out, self.width = out, width
-        self.folder = out.with_name(out.name + ".parts")
+        self.folder = parts_of(out)
         self._schema = _schema(width, job)
         self._claim(dict(job))
         self.parts = list(_consecutive(self.folder))
@@ -116,7 +118,10 @@ class PartFolder:
             yield from (tuple(entry) for entry in json.loads(metadata[_UNREADABLE]))
 
     def finish(self) -> int:
-        """Stream the parts into the output, in row groups, put it in place and remove them. Returns the rows."""
+        """Stream the parts into the output, in row groups, put it in place and remove them. Returns the rows.
+
+        A damaged part is removed, and a `UserError` says so.
+        """
         temporary = self.folder / "whole.tmp"
         try:
             with pq.ParquetWriter(temporary, self._schema, **_ENCODING) as writer:
@@ -124,8 +129,6 @@ class PartFolder:
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, self.out)
-        except pa.ArrowInvalid as problem:
-            raise UserError(f"a part in {self.folder} is damaged ({problem})", "delete that folder") from None
         except OSError as problem:
             what = f"cannot write {self.out} ({problem.strerror or problem})"
             raise UserError(what, "make room or choose another place; the parts are kept") from None
@@ -168,13 +171,21 @@ class PartFolder:
         """The rows of all parts in tables of `ROW_GROUP` rows; only one and a part is in memory."""
         waiting = self._schema.empty_table()
         for part in self.parts:
-            read = pq.read_table(part.path).replace_schema_metadata(self._schema.metadata)
-            waiting = pa.concat_tables([waiting, read])
+            waiting = pa.concat_tables([waiting, self._read(part)])
             while len(waiting) >= ROW_GROUP:
                 yield waiting.slice(0, ROW_GROUP)
                 waiting = waiting.slice(ROW_GROUP)
         if len(waiting):
             yield waiting
+
+    def _read(self, part: Part) -> pa.Table:
+        try:
+            return pq.read_table(part.path).replace_schema_metadata(self._schema.metadata)
+        except (pa.ArrowInvalid, OSError) as problem:
+            if isinstance(problem, OSError) and problem.errno is not None:  # of the system, not of the content
+                raise UserError(f"cannot read {part.path} ({problem.strerror})", "check that folder") from None
+            part.path.unlink()
+        raise UserError(f"{part.path} was damaged and is removed", "run again: from there on it is computed anew")
 
 
 def _write_group(writer: pq.ParquetWriter, group: pa.Table) -> int:

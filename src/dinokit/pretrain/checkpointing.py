@@ -6,14 +6,13 @@ are kept. `model/` is the teacher's backbone, with the heads beside it so that a
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from dinokit.checkpoints import folders
 from dinokit.checkpoints.model import ModelInfo, info_from_config
 from dinokit.checkpoints.save import save_model, save_tensors, write_atomically
 from dinokit.errors import UserError
@@ -30,7 +30,6 @@ from dinokit.pretrain.student_teacher import StudentTeacher
 
 KEPT = 2
 HEADS = "heads.safetensors"
-LOCK = ".lock"
 
 
 def save_checkpoint(
@@ -76,16 +75,9 @@ def make_folder(run: Path) -> None:
         raise UserError(f"cannot write into {run} ({problem.strerror})", "give another --out") from None
 
 
-@contextmanager
-def hold(run: Path) -> Iterator[None]:
+def hold(run: Path) -> AbstractContextManager[None]:
     """Keep other processes from training in this folder. Raises `UserError` if one does."""
-    make_folder(run)
-    with open(run / LOCK, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"another process is training in {run}", "wait for it, or give another --out") from None
-        yield
+    return folders.hold(run, "training")
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
