@@ -16,6 +16,7 @@ import torch
 
 from dinokit.backbones.catalog import spec_of
 from dinokit.errors import UserError
+from dinokit.pretrain.coding_rate_objective import CodingRateSettings
 from dinokit.pretrain.recipe import Recipe, Stage
 from dinokit.pretrain.recipe_file import recipe_from_dict
 
@@ -23,6 +24,9 @@ STAGES = ((0.45, 64, 32), (0.35, 96, 48), (0.2, 128, 64))
 """Share of the time, global and local crop: small crops learn most in a minute, larger ones make the maps.
 The learning rate falls to zero over the last."""
 LEAST_STEPS = 100
+BRIEF_STEPS = 1000
+"""Runs shorter than this hold pictures apart more strongly, which keeps a fast teacher from collapsing, and leave the
+patch losses out, which would hold the class token back (experiments/learning-speed)."""
 CPU_NETWORK = "dinokit_vitt16"
 GPU_NETWORK = "dinov3_vits16"
 
@@ -133,9 +137,10 @@ def _suit_length(recipe: Recipe, stages: Sequence[Stage], pictures: int, probes:
         stages=tuple(stages[:-1]),
         crops=replace(recipe.crops, global_size=last.global_size, local_size=last.local_size),
         optimizer=replace(recipe.optimizer, warmup=min(500, max(steps // 10, 100), steps // 2), cooldown=last.steps),
-        teacher=replace(recipe.teacher, momentum=_momentum(steps), momentum_end=0.999),
+        teacher=replace(recipe.teacher, momentum=_momentum(steps), momentum_end=_momentum(steps, end=0.999)),
         dinov3=replace(recipe.dinov3, prototypes=prototypes, patch_prototypes=prototypes),
-        coding_rate=replace(recipe.coding_rate, patch_after=stages[0].steps),
+        masks=replace(recipe.masks, probability=0.0) if steps < BRIEF_STEPS else recipe.masks,
+        coding_rate=_suit_coding_rate(recipe.coding_rate, steps, stages[0].steps),
         run=replace(
             recipe.run,
             steps=steps,
@@ -145,9 +150,15 @@ def _suit_length(recipe: Recipe, stages: Sequence[Stage], pictures: int, probes:
     )
 
 
-def _momentum(steps: int) -> float:
-    """The teacher averages over a fiftieth of the run, but 170 to 250 steps: a faster one collapses."""
-    return min(max(1 - 50 / steps, 0.994), 0.996)
+def _suit_coding_rate(settings: CodingRateSettings, steps: int, first: int) -> CodingRateSettings:
+    if steps < BRIEF_STEPS:
+        return replace(settings, expansion_weight=3.0, patch_weight=0.0, match_weight=0.0)
+    return replace(settings, patch_after=first)
+
+
+def _momentum(steps: int, end: float = 0.0) -> float:
+    """The teacher averages over 50 steps of a brief run, 250 of others, and over more at their end."""
+    return 0.98 if steps < BRIEF_STEPS else max(0.996, end)
 
 
 def _prototypes(pictures: int) -> int:
