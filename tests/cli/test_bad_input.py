@@ -178,6 +178,9 @@ def test_a_checkpoint_of_the_wrong_size(verb: str, place: Path, capsys: pytest.C
         ("demo texts", "texts"),
         ("demo flat --size 0", "size is 0"),
         ("demo flat --size -5", "size is -5"),
+        ("info random:dinokit_vitt16 --assume norm_eps", "norm_eps has no value: write --assume norm_eps=1e-6"),
+        ("info random:dinokit_vitt16 --assume =1", "--assume =1 names no setting"),
+        ("info random:dinokit_vitt16 --assume norm_eps=" + "[" * 5000, "norm_eps"),
         ("info random:dinokit_vitt16 --device cpu:x", "device 'cpu:x' is unknown"),
     ],
 )

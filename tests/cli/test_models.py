@@ -9,7 +9,7 @@ import torch
 from dinokit.backbones.catalog import spec_of
 from dinokit.backbones.vit import VisionTransformer
 from dinokit.cli.app import main
-from dinokit.cli.models import open_model
+from dinokit.cli.models import Opening
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def weights(tmp_path: Path) -> str:
 
 
 def test_the_remedy_for_an_assumption_is_the_option(weights: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert open_model(weights, ["mean=[0.5,0.5,0.5]"]).info.statistics.mean == (0.5, 0.5, 0.5)
+    assert Opening(assume=["mean=[0.5,0.5,0.5]"]).model(weights).info.statistics.mean == (0.5, 0.5, 0.5)
     said = capsys.readouterr().err
     assert said.startswith("warning: ")
     assert said.endswith("(--assume KEY=VALUE takes others)\n")

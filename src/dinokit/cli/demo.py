@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dinokit.cli.models import Assume, Device, Precision, open_backbone
+from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Out, Pixels
 from dinokit.report import PICTURE_SIZE
 
@@ -12,16 +12,11 @@ def demo(
     /,
     *,
     out: Out = Path("demo"),
-    model: str = "dinokit_vitt16",
+    model: Model = BUNDLED,
     size: Pixels = PICTURE_SIZE,
-    assume: Assume = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
+    opening: Opening = AUTO,
 ) -> None:
     """Make a page that shows what the network sees in a dozen photos, or in yours.
-
-    The page is one file, OUT/index.html: colours of the features, similar places under the pointer,
-    foreground, photos that are alike, corresponding points in two views. It works offline.
 
     Parameters
     ----------
@@ -29,8 +24,6 @@ def demo(
         A folder, a picture, a pattern or tar shards; without it, the dozen photos of the package.
     out
         Folder for the page; it is made if need be.
-    model
-        Whatever dinokit.load takes: a name, a file, a folder, a run.
     size
         Short side in pixels at which the photos are read; larger shows finer maps and takes longer.
     """
@@ -46,7 +39,7 @@ def demo(
     if remark:
         say(remark)
     check_folder(out)
-    backbone = open_backbone(model, assume, device, precision)
+    backbone = opening.backbone(model)
     encoded = list(track(work.encode_photos(chosen, backbone, size, warn), len(chosen), "looking at photos"))
     about = work.describe(encoded, model, backbone.patch_size, size, time.perf_counter() - started)
     lead = work.upbringing(model, backbone.info)

@@ -1,11 +1,10 @@
 """`dinokit embed`: pictures in, a table of features out."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Any
 
-from cyclopts import Parameter
-
-from dinokit.cli.models import Assume, Device, Precision, open_backbone
-from dinokit.cli.options import Out, Pixels, Whole
+from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
+from dinokit.cli.options import Json, Out, Pixels, Whole
 
 
 def embed(
@@ -13,27 +12,20 @@ def embed(
     /,
     *,
     out: Out,
-    model: str = "dinokit_vitt16",
+    model: Model = BUNDLED,
     size: Pixels | None = None,
     batch_size: Whole = 16,
-    assume: Assume = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    json: Annotated[bool, Parameter(negative=())] = False,
+    opening: Opening = AUTO,
+    json: Json = False,
 ) -> None:
     """Write one row of features for each picture into a Parquet table.
-
-    Stopped halfway it keeps what it has; the same command continues.
 
     Parameters
     ----------
     images
         Pictures, folders, patterns or tar shards.
     out
-        The table to write, FILE.parquet: path (as seen from here; SHARD.tar/MEMBER in shards), width, height,
-        embedding (the class token).
-    model
-        Whatever dinokit.load takes: a name, a file, a folder, a run.
+        The table to write, FILE.parquet: path (SHARD.tar/MEMBER in shards), width, height, embedding (class token).
     size
         Short side in pixels; without it, the size the model was trained at.
     batch_size
@@ -41,15 +33,21 @@ def embed(
     json
         Print one JSON object with the counts instead of a line.
     """
-    from dinokit.cli.output import print_json, put, say, track
+    from dinokit.cli.output import say, track
     from dinokit.inference.embed import embed_pictures
 
-    backbone = open_backbone(model, assume, device, precision)
+    backbone = opening.backbone(model)
     try:
         summary = embed_pictures(images, out, backbone=backbone, size=size, batch_size=batch_size, track=track, say=say)
     except KeyboardInterrupt:
         say(f"what is finished is kept in {out}.parts; the same command continues")
         raise
+    _tell(summary, out, json)
+
+
+def _tell(summary: dict[str, Any], out: Path, json: bool) -> None:
+    from dinokit.cli.output import print_json, put, say
+
     if summary["skipped"]:
         say(f"{summary['summary']} (listed in {out}.errors.jsonl)")
     if json:

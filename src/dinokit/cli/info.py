@@ -1,27 +1,20 @@
 """`dinokit info`: what a model is."""
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
-from dinokit.cli.models import Assume, Device, Precision, open_model
+from dinokit.cli.models import AUTO, Model, Opening
+from dinokit.cli.options import Json
 
 
 def info(
-    name: str,
+    name: Model,
     /,
     *,
-    assume: Assume = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    json: Annotated[bool, Parameter(negative=())] = False,
+    opening: Opening = AUTO,
+    json: Json = False,
 ) -> None:
     """Tell what a model is: its shape, size and where its weights come from.
 
     Parameters
     ----------
-    name
-        Whatever dinokit.load takes: a name, a file, a folder, a run.
     json
         Print one JSON object instead of lines.
     """
@@ -33,8 +26,9 @@ def info(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AssumptionWarning)  # the facts say it
-        model = open_model(name, assume)
-    facts = {**describe_model(model, device, precision), "given": ", ".join(assume or ()) or "nothing"}
+        model = opening.model(name)
+    given = ", ".join(opening.assume or ()) or "nothing"
+    facts = {**describe_model(model, opening.device, opening.precision), "given": given}
     if json:
         print_json(facts)
     else:

@@ -2,57 +2,48 @@
 
 from __future__ import annotations
 
-import tomllib
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-
-from dinokit.errors import UserError
 
 if TYPE_CHECKING:
     from dinokit.checkpoints.model import LoadedModel
     from dinokit.inference.backbone import Backbone
 
-Assume = Annotated[
-    list[str] | None,
-    Parameter(
-        name="--assume",
-        consume_multiple=True,
-        negative=(),
-        help="What a bare weights file cannot tell, as KEY=VALUE: norm_eps=1e-6, image_size=256, mean=[0.5,0.5,0.5].",
-    ),
-]
-Device = Annotated[str, Parameter(name="--device", help="auto, cpu, cuda or mps; cuda:1 is the second.")]
-Precision = Annotated[str, Parameter(name="--precision", help="auto, fp32 or bf16.")]
+BUNDLED = "dinokit_vitt16"
+Model = Annotated[str, Parameter(help="Whatever dinokit.load takes: a name, a file, a folder, a run.")]
 
 
-def open_model(model: str, assume: Sequence[str] | None) -> LoadedModel:
-    """The network called `model`, on the CPU; what had to be assumed is said on standard error, one line each."""
-    from dinokit.checkpoints.load import load_model
-    from dinokit.cli.output import warn
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Opening:
+    """The options of every verb that opens a model."""
 
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: warn(str(message).replace("dinokit.load(...)", "--assume KEY=VALUE"))
-        return load_model(model, **_parse(assume or ()))
+    assume: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None
+    """What a bare weights file cannot tell, as KEY=VALUE: norm_eps=1e-6, image_size=256, mean=[0.5,0.5,0.5]."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps; cuda:1 is the second."""
+    precision: str = "auto"
+    """auto, fp32 or bf16."""
+
+    def model(self, name: str) -> LoadedModel:
+        """The network called `name`, on the CPU; what had to be assumed is said on standard error, one line each."""
+        from dinokit.checkpoints.assignments import parse_assignment
+        from dinokit.checkpoints.load import load_model
+        from dinokit.cli.output import warn
+
+        assumed = dict(parse_assignment(text, "--assume", "norm_eps=1e-6") for text in self.assume or ())
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda text, *_: warn(str(text).replace("dinokit.load(...)", "--assume KEY=VALUE"))
+            return load_model(name, **assumed)
+
+    def backbone(self, name: str) -> Backbone:
+        """The backbone called `name`, as `model` opens it."""
+        from dinokit.inference.backbone import Backbone
+
+        return Backbone(self.model(name), self.device, self.precision)
 
 
-def open_backbone(model: str, assume: Sequence[str] | None, device: str, precision: str) -> Backbone:
-    """The backbone called `model`, as `open_model` opens it."""
-    from dinokit.inference.backbone import Backbone
-
-    return Backbone(open_model(model, assume), device, precision)
-
-
-def _parse(assume: Sequence[str]) -> dict[str, Any]:
-    values = {}
-    for text in assume:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--assume {text} has no value", "write --assume norm_eps=1e-6")
-        try:
-            values[name.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            values[name.strip()] = value.strip()
-    return values
+AUTO = Opening()

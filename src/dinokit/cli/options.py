@@ -34,5 +34,7 @@ Whole = Annotated[int, Parameter(converter=_whole)]
 """A whole number (by itself cyclopts takes 3.5 for 3)."""
 Pixels = Annotated[int, Parameter(converter=_pixels)]
 """The value of --size."""
+Json = Annotated[bool, Parameter(negative=())]
+"""Whether to print one JSON object."""
 Out = Annotated[Path, Parameter(converter=_place)]
 """Where to write."""

@@ -6,6 +6,25 @@ from cyclopts import Parameter
 
 from dinokit.cli.options import Out, Whole
 
+Weights = Annotated[
+    list[float] | None,
+    Parameter(
+        consume_multiple=True,
+        negative=(),
+        help="How often each data set is drawn from, one number for each.",
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--set",
+        consume_multiple=True,
+        negative=(),
+        help="Any setting of the recipe, several if need be: KEY=VALUE, such as optimizer.lr=5e-4. "
+        "RUN/recipe.toml has all.",
+    ),
+]
+
 
 def pretrain(
     data: list[str],
@@ -14,15 +33,13 @@ def pretrain(
     out: Out,
     preset: str | None = None,
     budget: str | None = None,
-    weights: Annotated[list[float] | None, Parameter(consume_multiple=True, negative=())] = None,
+    weights: Weights = None,
     init: str | None = None,
-    set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative=())] = None,
+    set_: Settings = None,
     device: str = "auto",
     seed: Whole | None = None,
 ) -> None:
     """Learn a backbone from unlabelled pictures.
-
-    Stopped (Ctrl-C) it saves; the same command goes on from there. The backbone lies in RUN/model.
 
     Parameters
     ----------
@@ -35,12 +52,8 @@ def pretrain(
     budget
         How long training may take (30m, 2h, 1d): everything else is derived from it, the data and the machine.
         Without a budget the recipe decides; by default it goes on until it is stopped.
-    weights
-        How often each data set is drawn from, one number for each.
     init
         A model whose backbone (and heads, if they lie beside it) training starts from.
-    set_
-        Any setting of the recipe, several if need be: KEY=VALUE, such as optimizer.lr=5e-4. RUN/recipe.toml has all.
     device
         auto, cpu, cuda or mps.
     seed

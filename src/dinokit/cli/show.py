@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dinokit.cli.models import Assume, Device, Precision, open_backbone
+from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Out, Pixels
 from dinokit.report import PICTURE_SIZE
 
@@ -12,11 +12,9 @@ def show(
     /,
     *,
     out: Out = Path("maps"),
-    model: str = "dinokit_vitt16",
+    model: Model = BUNDLED,
     size: Pixels = PICTURE_SIZE,
-    assume: Assume = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
+    opening: Opening = AUTO,
 ) -> None:
     """Write pictures of the features: their colours and the foreground.
 
@@ -26,14 +24,12 @@ def show(
         Pictures, folders or patterns.
     out
         Folder for the pictures, NAME-features.png each; it is made if need be.
-    model
-        Whatever dinokit.load takes: a name, a file, a folder, a run.
     size
         Short side in pixels at which the pictures are read; larger shows finer maps and takes longer.
     """
     from dinokit.cli.output import put, track, warn
     from dinokit.report.show import show_pictures
 
-    backbone = open_backbone(model, assume, device, precision)
+    backbone = opening.backbone(model)
     for path in list(show_pictures(images, backbone, out, size=size, warn=warn, track=track)):
         put(path)

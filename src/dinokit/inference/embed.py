@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,13 @@ from dinokit.checkpoints.save import write_atomically
 from dinokit.data.listing import SkippedFiles
 from dinokit.data.opening import open_pictures
 from dinokit.data.pictures import Pictures
+from dinokit.data.track import Track
 from dinokit.errors import UserError
 from dinokit.images.geometry import fit_to_grid, to_grid
 from dinokit.images.read import ReadError, read
 from dinokit.inference import embedding_table
 from dinokit.inference.backbone import Backbone
 from dinokit.inference.embedding_table import PartFolder, Row, check_output, parts_of
-
-Track = Callable[[Iterable[int], int, str, int], Iterable[int]]
-"""Hands on the items of (items, how many in all, label, how many were done before) while it shows how far they are."""
 
 _CHUNK_BATCHES = 4
 _PART_SECONDS = 30.0
@@ -57,30 +55,22 @@ def embed_pictures(
     size: short side in pixels; None: the model's own. Columns and how the work is kept: `embedding_table`. What
     could not be read is listed in `OUT.errors.jsonl`. `say` is told of work that is continued. Returns `rows`,
     `skipped` (a number), `summary` (a line about them), `continued` (pictures that an earlier run had done),
-    `dimensions`, `images_per_second`.
-    Raises `UserError` before the work for anything that would make it fail, such as another process that writes the
-    same table, and if no picture can be read.
+    `dimensions`, `images_per_second`. Raises `UserError` before the work for anything that would make it fail, such
+    as another process that writes the same table, and if no picture can be read.
     """
-    out = Path(out)
     check_output(out)
-    if batch_size < 1:
-        raise UserError(f"--batch-size is {batch_size}", "give 1 or more")
-    if size is not None:
-        fit_to_grid(1, 1, size, backbone.patch_size)  # an impossible size is an error before the work
+    _check_numbers(batch_size, size, backbone.patch_size)
     skipped = SkippedFiles()
     pictures = open_pictures(list(sources), skipped)
     side = backbone.info.image_size if size is None else size
     with hold(parts_of(out), "at work"):
         folder = PartFolder(out, _describe_job(pictures, backbone, side), backbone.embed_dim)
-        continued, started = folder.done, time.perf_counter()
+        continued = folder.done
         if continued:
             say(f"going on after {continued} pictures")
-        _embed_rest(pictures, backbone, side, batch_size, folder, track)
-        rate = (len(pictures) - continued) / (time.perf_counter() - started)
-        for path, reason in folder.unreadable():
-            skipped.add(path, reason)
+        rate = _embed_rest(pictures, backbone, side, batch_size, folder, track)
         _check_any_readable(pictures, folder, side, backbone.patch_size)
-        _list_errors(out, skipped)
+        _list_errors(out, folder, skipped)
         rows = folder.finish()
     return {
         "rows": rows,
@@ -90,6 +80,13 @@ def embed_pictures(
         "dimensions": backbone.embed_dim,
         "images_per_second": round(rate, 1),
     }
+
+
+def _check_numbers(batch_size: int, size: int | None, patch: int) -> None:
+    if batch_size < 1:
+        raise UserError(f"--batch-size is {batch_size}", "give 1 or more")
+    if size is not None:
+        fit_to_grid(1, 1, size, patch)  # an impossible size is an error before the work
 
 
 def _describe_job(pictures: Pictures, backbone: Backbone, size: int) -> dict[str, Any]:
@@ -112,10 +109,10 @@ def _describe_job(pictures: Pictures, backbone: Backbone, size: int) -> dict[str
 
 def _embed_rest(
     pictures: Pictures, backbone: Backbone, size: int, batch_size: int, folder: PartFolder, track: Track
-) -> None:
-    """Embed what is not done yet. However it ends, finished chunks are written."""
+) -> float:
+    """Embed what is not done yet; returns pictures a second. However it ends, finished chunks are written."""
     waiting: list[tuple[int, list[Row]]] = []
-    rest = range(folder.done, len(pictures))
+    rest, started = range(folder.done, len(pictures)), time.perf_counter()
     chunks = _embed_chunks(pictures, backbone, size, batch_size, rest)
 
     def keep() -> None:
@@ -142,6 +139,7 @@ def _embed_rest(
     finally:
         chunks.close()
         keep()
+    return len(rest) / (time.perf_counter() - started)
 
 
 def _embed_chunks(
@@ -205,8 +203,13 @@ def _check_any_readable(pictures: Pictures, folder: PartFolder, size: int, patch
     )
 
 
-def _list_errors(out: Path, skipped: SkippedFiles) -> None:
-    """Write, or remove, the list of what was skipped: JSON lines of `path`, as in the table, and `reason`."""
+def _list_errors(out: Path, folder: PartFolder, skipped: SkippedFiles) -> None:
+    """Write, or remove, the list of what was skipped: JSON lines of `path`, as in the table, and `reason`.
+
+    `skipped` becomes complete: unreadable pictures join what was left out when the set was opened.
+    """
+    for name, reason in folder.unreadable():
+        skipped.add(name, reason)
     path = out.with_name(out.name + embedding_table.ERRORS)
     if not skipped.entries:
         path.unlink(missing_ok=True)
