@@ -10,18 +10,9 @@ import torch
 
 from dinokit.checkpoints.load import load_model
 from dinokit.checkpoints.model import AssumptionWarning
-from dinokit.checkpoints.save import save_model
 from dinokit.errors import UserError
 
 Edit = Callable[[dict[str, Any]], Any]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = load_model("random:dinokit_vitt16", depth=1)
-    path = tmp_path_factory.mktemp("model")
-    save_model(path, model.network.state_dict(), model.info)
-    return path
 
 
 def network(name: str, value: Any) -> Edit:

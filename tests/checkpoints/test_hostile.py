@@ -17,18 +17,10 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from dinokit.checkpoints.load import load_model
-from dinokit.checkpoints.save import save_model, write_atomically
+from dinokit.checkpoints.save import write_atomically
 from dinokit.errors import UserError
 
 KEYS = json.loads((GOLDEN / "keys.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = load_model("random:dinokit_vitt16", depth=1)
-    path = tmp_path_factory.mktemp("model")
-    save_model(path, model.network.state_dict(), model.info)
-    return path
 
 
 @pytest.fixture

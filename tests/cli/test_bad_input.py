@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,10 @@ from dinokit.backbones.catalog import spec_of
 from dinokit.backbones.vit import VisionTransformer
 from dinokit.cli.app import main
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MODEL = "random:dinokit_vitt16"
 VIDEO = b"\0\0\0\x18ftypisom\0\0\2\0isomiso2" + bytes(500)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On a busy machine tiny products wait for their threads far longer than they take."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
 
 from dinokit.checkpoints.folders import hold
@@ -23,6 +22,8 @@ from dinokit.errors import UserError
 from dinokit.inference import embedding_table
 from dinokit.inference.backbone import load
 from dinokit.inference.embed import embed_pictures
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 MODEL = "random:dinokit_vitt16"
 REAL = Path(__file__).parents[1] / "pictures"
@@ -43,15 +44,6 @@ embed._embed_chunk = slow
 from dinokit.cli.app import main
 sys.exit(main(["embed", photos, "--out", out, "--model", model, "--size", "64", "--batch-size", "1"]))
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On a busy machine tiny products wait for their threads far longer than they take."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def embed(source: Path, out: Path, **options: Any) -> dict[str, Any]:
@@ -170,13 +162,18 @@ def test_stopped_halfway_and_continued(
     assert not parts.exists()
 
 
-def test_a_damaged_part_is_made_again(photos: Path, undisturbed: pa.Table, tmp_path: Path) -> None:
-    out, folder = tmp_path / "a.parquet", tmp_path / "a.parquet.parts"
+def embed_into_parts(photos: Path, out: Path) -> Path:
+    """All but the last step, in parts of 16; returns their folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedding_table, "PART_PICTURES", 16)
         patch.setattr(embedding_table.PartFolder, "finish", lambda self: 0)
         embed(photos, out)
-    second = folder / "part-000000016-000000032.parquet"
+    return embedding_table.parts_of(out)
+
+
+def test_a_damaged_part_is_made_again(photos: Path, undisturbed: pa.Table, tmp_path: Path) -> None:
+    out = tmp_path / "a.parquet"
+    second = embed_into_parts(photos, out) / "part-000000016-000000032.parquet"
     second.write_bytes(second.read_bytes()[:-20])
     assert embed(photos, out)["continued"] == 16
     assert_same(pq.read_table(out), undisturbed)
@@ -185,12 +182,8 @@ def test_a_damaged_part_is_made_again(photos: Path, undisturbed: pa.Table, tmp_p
 def test_a_part_with_damaged_rows_is_removed_and_made_again(
     photos: Path, undisturbed: pa.Table, tmp_path: Path
 ) -> None:
-    out, folder = tmp_path / "a.parquet", tmp_path / "a.parquet.parts"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedding_table, "PART_PICTURES", 16)
-        patch.setattr(embedding_table.PartFolder, "finish", lambda self: 0)
-        embed(photos, out)
-    second = folder / "part-000000016-000000032.parquet"
+    out = tmp_path / "a.parquet"
+    second = embed_into_parts(photos, out) / "part-000000016-000000032.parquet"
     content = bytearray(second.read_bytes())
     content[4:2000] = bytes(1996)  # the footer stays whole
     second.write_bytes(content)
@@ -221,9 +214,7 @@ def test_the_parts_of_another_job_are_left_alone(
     other: dict[str, Any], named: str, photos: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "a.parquet"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedding_table.PartFolder, "finish", lambda self: 0)
-        embed(photos, out)
+    embed_into_parts(photos, out)
     with pytest.raises(UserError, match=f"another job .other {named}.: .*choose another --out"):
         embed(photos, out, **other)
     assert embed(photos, out)["continued"] == 63
