@@ -250,12 +250,14 @@ def test_file_names_that_are_no_text(tmp_path: Path) -> None:
         Image.new("RGB", (32, 32)).save(folder / "a.png")
         os.rename(folder / "a.png", folder / name)
     (folder / "z\udcff.jpg").touch()
+    (folder / "x.\udcff").touch()
     assert embed(folder, tmp_path / "a.parquet")["rows"] == 4
     found = pq.read_table(tmp_path / "a.parquet").column("path").to_pylist()
     names = [r"back\slash.png", r"caf\\xe9.png", r"caf\xe9.png", "line\nbreak.png"]
     assert sorted(Path(path).name for path in found) == names
-    [line] = (tmp_path / "a.parquet.errors.jsonl").read_text().splitlines()
-    assert Path(json.loads(line)["path"]).name == r"z\xff.jpg"
+    lines = [json.loads(line) for line in (tmp_path / "a.parquet.errors.jsonl").read_text().splitlines()]
+    assert [Path(line["path"]).name for line in lines] == [r"x.\xff", r"z\xff.jpg"]
+    assert [line["reason"] for line in lines] == [r"is .\xff (not read)", "is empty"]
 
 
 def test_members_of_shards_are_named_with_their_shard(tmp_path: Path) -> None:

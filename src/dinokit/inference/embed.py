@@ -214,5 +214,6 @@ def _list_errors(out: Path, folder: PartFolder, skipped: SkippedFiles) -> None:
     if not skipped.entries:
         path.unlink(missing_ok=True)
         return
-    lines = [json.dumps({"path": lossless(name), "reason": reason}) + "\n" for name, reason in skipped.entries]
+    entries = ({"path": lossless(name), "reason": lossless(reason)} for name, reason in skipped.entries)
+    lines = [json.dumps(entry) + "\n" for entry in entries]
     write_atomically(path, "".join(lines).encode())
