@@ -15,12 +15,12 @@ import pytest
 
 import dinokit
 from dinokit.backbones.vit import VisionTransformer
+from dinokit.checkpoints.folders import hold
 from dinokit.checkpoints.load import load_model
 from dinokit.checkpoints.save import save_model
 from dinokit.cli.app import main
 from dinokit.data.opening import open_pictures
 from dinokit.data.store import StreamedSquares
-from dinokit.pretrain.checkpointing import hold
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 SMALL = (
@@ -160,7 +160,7 @@ def test_checkpoints_that_a_person_keeps_stay(copy: Path) -> None:
 
 
 def test_two_processes_do_not_train_in_one_folder(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with hold(copy):
+    with hold(copy, "training"):
         assert main(["pretrain", str(PICTURES), "--out", str(copy), "--set", "run.steps=3"]) == 2
     assert "another process is training" in capsys.readouterr().err
 

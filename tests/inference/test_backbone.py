@@ -61,6 +61,21 @@ def test_a_batch_gives_what_single_pictures_give(backbone: Backbone) -> None:
         torch.testing.assert_close(batch.cls[number], single.cls[0], atol=1e-5, rtol=1e-5)
 
 
+def test_large_pictures_go_through_the_network_one_by_one(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dinokit.inference.backbone.PASS_TOKENS", 50)
+    fast, asked = backbone.prepared, []
+
+    def note(pictures: torch.Tensor) -> dinokit.Features:
+        asked.append(tuple(pictures.shape))
+        return fast(pictures)
+
+    monkeypatch.setattr(backbone, "_prepared", note)
+    small, large = np.zeros((64, 64, 3), np.uint8), np.zeros((96, 160, 3), np.uint8)
+    found = backbone.encode([large, small, small, large, small], size="native")
+    assert [len(features.tokens[0]) for features in found] == [60, 16, 16, 60, 16]  # and 5 more tokens each
+    assert asked == [(2, 3, 64, 64), (1, 3, 64, 64), (1, 3, 96, 160), (1, 3, 96, 160)]
+
+
 def test_the_grid_maps_cells_to_source_pixels_and_back(backbone: Backbone) -> None:
     features = backbone.encode(np.zeros((100, 250, 3), np.uint8), size=64)
     grid = features.grid
@@ -114,6 +129,7 @@ def test_what_is_saved_loads_with_equal_features(tmp_path: Path, backbone: Backb
         (torch.zeros(3, 32, 32), "no batch of pictures"),
         (torch.zeros(1, 4, 32, 32), "no batch of pictures"),
         (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "no batch of pictures"),
+        (torch.zeros(0, 3, 32, 32), "holds no picture"),
     ],
 )
 def test_a_tensor_that_does_not_fit_is_named(backbone: Backbone, pictures: torch.Tensor, message: str) -> None:

@@ -11,7 +11,7 @@ from helpers_golden import load_golden
 from dinokit.backbones.features import Features
 from dinokit.backbones.rope import RopeSpec
 from dinokit.backbones.vit import VisionTransformer, ViTSpec
-from dinokit.inference import attention, linear, prepared
+from dinokit.inference import attention, few_sizes, linear, prepared
 from dinokit.inference.prepared import prepare
 from dinokit.inference.side_by_side import split_batch
 
@@ -119,6 +119,70 @@ def test_every_form_of_attention_gives_the_same(
     monkeypatch.setattr(attention, "QUERY_ROWS", 7)
     pictures = torch.randn(2, 3, 40, 24)
     assert_same(prepare(network, CPU, dtype)(pictures), network(pictures), dtype)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("form", FORMS)
+def test_padding_to_few_sizes_changes_nothing(
+    form: attention.Form, dtype: torch.dtype, packing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = random_network()
+    fast = prepare(network, CPU, dtype)
+    monkeypatch.setattr(prepared, "choose_form", lambda *_: form)
+    few_sizes_from_now_on(monkeypatch, exact=0)
+    monkeypatch.setattr(linear, "ROWS", 48)
+    monkeypatch.setattr(attention, "QUERY_ROWS", 7)
+    for batch, height, width in ((1, 8, 8), (2, 40, 24), (5, 24, 56), (3, 16, 32)):
+        pictures = torch.randn(batch, 3, height, width)
+        assert_same(fast(pictures), network(pictures), dtype)
+
+
+def few_sizes_from_now_on(monkeypatch: pytest.MonkeyPatch, exact: int) -> None:
+    monkeypatch.setattr(few_sizes, "EXACT", exact)
+    monkeypatch.setattr(linear, "_last_rows", few_sizes.FewSizes())
+    monkeypatch.setattr(attention, "_lengths", few_sizes.FewSizes())
+
+
+def test_pictures_of_many_sizes_use_products_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN keeps compiled code for every shape of a product: 300 sizes of pictures took a gigabyte."""
+    monkeypatch.setattr(prepared, "packing_pays", lambda *_: False)
+    monkeypatch.setattr(prepared, "choose_form", lambda *_: "written out")
+    few_sizes_from_now_on(monkeypatch, exact=4)
+    fast = prepare(random_network(depth=1), CPU, torch.bfloat16)
+    rows, lengths = set(), set()
+    multiply, softmax = linear.F.linear, torch.softmax
+    monkeypatch.setattr(linear.F, "linear", lambda x, *rest: (rows.add(x.shape[0]), multiply(x, *rest))[1])
+    monkeypatch.setattr(torch, "softmax", lambda x, **rest: (lengths.add(x.shape), softmax(x, **rest))[1])
+    for tall in range(1, 16):
+        for wide in range(1, 11):
+            fast(torch.randn(1, 3, 8 * tall, 8 * wide))
+    assert len(rows) <= 4 + 11  # of 71 numbers of patches and of tokens up to 155
+    assert len(lengths) <= 4 + 11
+
+
+def test_few_sizes_are_at_most_six_percent_larger_and_stay_what_they_are() -> None:
+    sizes = few_sizes.FewSizes()
+    first = {size: sizes.fit(size) for size in range(100, 4097)}
+    assert first == {size: sizes.fit(size) for size in range(100, 4097)}
+    assert all(first[size] == size for size in range(100, 100 + few_sizes.EXACT))
+    assert all(size <= fit <= 1.065 * size for size, fit in first.items() if size > 256)
+    assert len(set(first.values())) <= few_sizes.EXACT + 16 * 6
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_an_outer_autocast_changes_nothing(batch: int) -> None:
+    network, pictures, threads = random_network(), torch.randn(batch, 3, 40, 24), torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        expected = prepare(network, CPU, torch.float32)(pictures)
+        with torch.autocast("cpu", torch.bfloat16):
+            fast = prepare(network, CPU, torch.float32)
+            found = fast(pictures)
+        assert torch.equal(found.patches, expected.patches)
+        assert torch.equal(found.cls, expected.cls)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @torch.no_grad()

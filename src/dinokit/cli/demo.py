@@ -29,10 +29,10 @@ def demo(
     """
     import time
 
+    from dinokit.checkpoints.folders import check_folder
     from dinokit.cli.output import put, say, track, warn
     from dinokit.report import demo as work
     from dinokit.report.demo_page import write_demo_page
-    from dinokit.report.out_folder import check_folder
 
     started = time.perf_counter()
     chosen, remark = work.choose_photos(photos)

@@ -59,10 +59,10 @@ def pretrain(
     seed
         The same seed gives the same run on the same machine.
     """
+    from dinokit.checkpoints.folders import hold
     from dinokit.cli.training import follow
-    from dinokit.pretrain.checkpointing import hold
     from dinokit.pretrain.start import Order, prepare_run
 
     order = Order(data, out, preset, budget, weights, init, set_ or [], device, seed)
-    with hold(out):
+    with hold(out, "training"):
         follow(lambda listener: prepare_run(order, listener))

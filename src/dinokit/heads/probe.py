@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,14 +15,13 @@ from dinokit.data.opening import open_pictures
 from dinokit.data.pictures import Pictures, subset
 from dinokit.data.shards import Shards
 from dinokit.data.store import decode_all
+from dinokit.data.track import Track
 from dinokit.errors import UserError
 from dinokit.heads.knn import check_neighbours, knn_accuracy
 from dinokit.images.geometry import fit_to_grid
 from dinokit.images.normalize import normalize
 from dinokit.inference.backbone import Backbone
 
-T = TypeVar("T")
-Track = Callable[[Iterable[T], int, str], Iterable[T]]
 NEIGHBOURS = 20
 """How many vote unless it is said, as in published figures."""
 _CHUNK = 256
@@ -48,7 +47,7 @@ def class_tokens(
 
 
 def measure_knn(
-    backbone: Backbone, *, bank: str, query: str, k: int | None = None, size: int | None = None, track: Track[Any]
+    backbone: Backbone, *, bank: str, query: str, k: int | None = None, size: int | None = None, track: Track
 ) -> dict[str, Any]:
     """kNN accuracy of the backbone's class token: `top1`, `top5`, `k`, `bank`, `query`, `shared`, `skipped`, `summary`
     (a line about what was skipped), `images_per_second`.

@@ -12,16 +12,13 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dinokit.checkpoints import folders
 from dinokit.checkpoints.model import ModelInfo, info_from_config
 from dinokit.checkpoints.save import save_model, save_tensors, write_atomically
 from dinokit.errors import UserError
@@ -61,23 +58,6 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
     for old in list_checkpoints(run)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def make_folder(run: Path) -> None:
-    """Make the run's folder. Raises `UserError` where nothing can be written."""
-    try:
-        if run.exists() and not run.is_dir():
-            raise UserError(f"{run} is a file", "give a folder for the run")
-        run.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=run):
-            pass
-    except OSError as problem:
-        raise UserError(f"cannot write into {run} ({problem.strerror})", "give another --out") from None
-
-
-def hold(run: Path) -> AbstractContextManager[None]:
-    """Keep other processes from training in this folder. Raises `UserError` if one does."""
-    return folders.hold(run, "training")
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dinokit.backbones.vit import VisionTransformer, explicit_attention
+from dinokit.checkpoints.folders import make_folder
 from dinokit.checkpoints.model import LoadedModel, ModelInfo
 from dinokit.checkpoints.save import write_atomically
 from dinokit.heads.knn import knn_accuracy
@@ -127,7 +128,7 @@ class Pretraining:
         if self.finished:
             return
         settings = self.recipe.run
-        checkpointing.make_folder(self.run_folder)
+        make_folder(self.run_folder)
         checkpointing.shorten_log(self.run_folder, self.step)
         write_atomically(self.run_folder / "recipe.toml", recipe_to_toml(self.recipe).encode())
         mark, marked, saved = time.perf_counter(), self.step, time.perf_counter()

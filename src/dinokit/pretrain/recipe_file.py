@@ -12,6 +12,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from dinokit.checkpoints.assignments import parse_assignment
 from dinokit.errors import UserError
 from dinokit.pretrain.recipe import Recipe, Stage
 
@@ -43,21 +44,14 @@ def parse_assignments(assignments: typing.Iterable[str]) -> dict[str, Any]:
     """`["optimizer.lr=1e-4"]` -> `{"optimizer": {"lr": 0.0001}}`; values are TOML, or plain words."""
     values: dict[str, Any] = {}
     for text in assignments:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--set {text} has no value", "write --set optimizer.lr=1e-4")
-        if not name.strip():
-            raise UserError(f"--set {text} names no setting", "write --set optimizer.lr=1e-4")
+        name, value = parse_assignment(text, "--set", "optimizer.lr=1e-4")
         place = values
-        *parents, last = name.strip().split(".")
+        *parents, last = name.split(".")
         for parent in parents:
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
                 raise UserError(f"--set {text}: {parent} already has one value", "set its fields, or it whole")
-        try:
-            place[last] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            place[last] = value.strip()
+        place[last] = value
     return values
 
 

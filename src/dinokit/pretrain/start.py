@@ -16,13 +16,14 @@ import torch
 
 from dinokit.backbones.catalog import NETWORKS, spec_of
 from dinokit.backbones.vit import VisionTransformer
+from dinokit.checkpoints.folders import make_folder
 from dinokit.checkpoints.load import load_model
 from dinokit.checkpoints.model import LoadedModel
 from dinokit.checkpoints.save import write_atomically
 from dinokit.errors import UserError
 from dinokit.inference.precision import choose_device
 from dinokit.pretrain.budget import Speed, check_chosen, derive_recipe, parse_duration, time_steps
-from dinokit.pretrain.checkpointing import list_checkpoints, make_folder, read_info
+from dinokit.pretrain.checkpointing import list_checkpoints, read_info
 from dinokit.pretrain.expect import expected_knn
 from dinokit.pretrain.loop import Pretraining, Status
 from dinokit.pretrain.pictures import PROBE_LEAST, TrainingPictures, open_training_pictures

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dinokit.checkpoints.save import write_atomically
 from dinokit.report import feature_maps
 from dinokit.report.opening import choose_opening, innermost
-from dinokit.report.out_folder import check_folder, unwritable
 
 SCRIPTS = ("features.js", "explore.js", "views.js", "start.js")
 LARGEST_SIDE = 800
@@ -69,15 +69,8 @@ def write_demo_page(
     written.
     """
     page = _fill(_page_data(photos, pair, about) | {"lead": lead})
-    check_folder(out)
     path = out / "index.html"
-    unfinished = out / ".index.html.unfinished"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(page, encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        raise unwritable(path, error.strerror) from error
+    write_atomically(path, page.encode())
     return path
 
 

@@ -6,7 +6,7 @@ are the first three principal components of the photo's own patches.
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dinokit.checkpoints.folders import check_folder
 from dinokit.checkpoints.save import write_atomically
 from dinokit.data.folder import Files
 from dinokit.data.opening import open_pictures
 from dinokit.data.pictures import Pictures
+from dinokit.data.track import Track
 from dinokit.errors import UserError
 from dinokit.images.geometry import resize, to_tensor
 from dinokit.images.read import ReadError, read
 from dinokit.inference.backbone import Backbone
 from dinokit.report.feature_maps import foreground, pca_colours
 from dinokit.report.looking import look
-from dinokit.report.out_folder import check_folder
 
 PANEL = 480
 """Pixels that the longer side of a panel comes near to."""
@@ -33,8 +34,6 @@ _LONGEST_NAME = 180  # bytes of a name that are kept: file systems take 255, and
 _BACKGROUND = 0.12  # how bright the background stays in the third panel
 
 Bytes = NDArray[np.uint8]
-Track = Callable[[Iterable[int], int, str], Iterable[int]]
-"""Hands on the items of (items, how many, label) while it shows how far they are."""
 
 
 def show_pictures(
