@@ -150,10 +150,20 @@ def test_pictures_of_many_sizes_use_products_of_few(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(prepared, "choose_form", lambda *_: "written out")
     few_sizes_from_now_on(monkeypatch, exact=4)
     fast = prepare(random_network(depth=1), CPU, torch.bfloat16)
-    rows, lengths = set(), set()
+    rows: set[int] = set()
+    lengths: set[int] = set()
     multiply, softmax = linear.F.linear, torch.softmax
-    monkeypatch.setattr(linear.F, "linear", lambda x, *rest: (rows.add(x.shape[0]), multiply(x, *rest))[1])
-    monkeypatch.setattr(torch, "softmax", lambda x, **rest: (lengths.add(x.shape), softmax(x, **rest))[1])
+
+    def note_rows(x: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        rows.add(x.shape[0])
+        return multiply(x, *rest)
+
+    def note_length(scores: torch.Tensor, dim: int, out: torch.Tensor) -> torch.Tensor:
+        lengths.add(scores.shape[-1])
+        return softmax(scores, dim=dim, out=out)
+
+    monkeypatch.setattr(linear.F, "linear", note_rows)
+    monkeypatch.setattr(torch, "softmax", note_length)
     for tall in range(1, 16):
         for wide in range(1, 11):
             fast(torch.randn(1, 3, 8 * tall, 8 * wide))

@@ -15,35 +15,43 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dinokit.backbones.rope import Table
+from dinokit.inference.few_sizes import MULTIPLE, FewSizes
 from dinokit.inference.linear import fastest
 
 Form = Literal["sdpa", "sdpa padded", "written out"]
 
-MULTIPLE = 16
-"""Padded sequences are a multiple of this many tokens long."""
+GROUP = 2
+"""Pictures that the written-out form takes together at most."""
 QUERY_ROWS = 512
 """Query rows whose scores are held at a time by the written-out form."""
 MAX_SCORES = 2**25
 """Scores that a thread holds at a time at most (64 MiB in bfloat16); beyond that there is no written-out form."""
 
+_lengths = FewSizes()
 _chosen: dict[tuple[object, ...], Form] = {}
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, form: Form, tokens: int) -> Tensor:
-    """softmax(q kᵀ) v, each [B, heads, T, d]; q is already scaled. Keys from `tokens` on are padding."""
+def attend(q: Tensor, k: Tensor, v: Tensor, form: Form, tokens: int, out: Tensor) -> None:
+    """softmax(q kᵀ) v into `out`, each [B, heads, T, d]; q is already scaled. Keys from `tokens` on are padding."""
     if form == "written out":
-        return _written_out(q, k, v)
+        for group in zip(*(t.split(GROUP) for t in (q, k, v, out)), strict=True):
+            _written_out(*group)
+        return
     mask = torch.arange(k.shape[2], device=k.device) < tokens if k.shape[2] > tokens else None
-    return F.scaled_dot_product_attention(q, k, v, None if mask is None else mask.view(1, 1, 1, -1), scale=1.0)
+    mask = None if mask is None else mask.view(1, 1, 1, -1)
+    out.copy_(F.scaled_dot_product_attention(q, k, v, mask, scale=1.0))
 
 
-def _written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    keys = k.transpose(-2, -1)
-    blocks = []
-    for rows in q.split(QUERY_ROWS, dim=2):
-        scores = rows @ keys  # [B, heads, <=512, T]
-        blocks.append(torch.softmax(scores, dim=-1, out=scores) @ v)  # each row is read before it is written
-    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=2)
+def _written_out(q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
+    tokens = q.shape[2]
+    length = _lengths.fit(tokens)
+    if length > tokens:
+        q, k, v = (F.pad(t, (0, 0, 0, length - tokens)) for t in (q, k, v))
+    for rows, place in zip(q.split(QUERY_ROWS, dim=2), out.split(QUERY_ROWS, dim=2), strict=False):
+        scores = rows @ k.transpose(-2, -1)  # [B, heads, <=512, length]
+        scores[..., tokens:] = -torch.inf
+        weighted = torch.softmax(scores, dim=-1, out=scores) @ v  # each row is read before it is written
+        place.copy_(weighted[:, :, : place.shape[2]])
 
 
 def possible_forms(device: torch.device, batch: int, heads: int, tokens: int) -> list[Form]:

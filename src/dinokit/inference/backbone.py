@@ -23,6 +23,9 @@ from dinokit.images.read import read
 from dinokit.inference.precision import Precision, choose_device, choose_dtype
 from dinokit.inference.prepared import Prepared, prepare
 
+PASS_TOKENS = 2**15
+"""Tokens that go through the network in one pass of `encode`, unless one picture has more."""
+
 Picture = str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any]
 
 
@@ -80,7 +83,7 @@ class Backbone:
     def __call__(self, pictures: Tensor) -> Features:
         """Features of normalised pictures [B, C, H, W] whose sides are multiples of the patch size.
 
-        Raises `UserError` for another shape. The grid maps to the pixels of `pictures`.
+        Raises `UserError` for another shape or no picture. The grid maps to the pixels of `pictures`.
         """
         self._check(pictures)
         return self.prepared(pictures.to(self.device))
@@ -89,7 +92,8 @@ class Backbone:
     def intermediate(self, pictures: Tensor, layers: Sequence[int], norm: bool = True) -> list[Features]:
         """Features after the given blocks (from 0; negative from the end), in the order asked for.
 
-        norm: through the network's final norm, as published evaluations do, or as they are.
+        norm: through the network's final norm, as published evaluations do, or as they are. Raises `UserError` for
+        a block that there is not, and as calls do.
         """
         self._check(pictures)
         wrong = [layer for layer in layers if not -self.depth <= layer < self.depth]
@@ -133,7 +137,8 @@ class Backbone:
     ) -> list[Features]:
         """Features of uint8 pictures [3, H, W] already on the patch grid, one by one in order.
 
-        sizes: (height, width) of the source pictures. Views of one shape go through the network together.
+        sizes: (height, width) of the source pictures. Views of one shape go through the network together, at most
+        `batch_size` and as many as have `PASS_TOKENS`: large pictures need no more memory for being several.
         Raises `UserError` where the network does not read three channels.
         """
         if self.spec.in_channels != 3:
@@ -144,7 +149,9 @@ class Backbone:
         start = 0
         while start < len(order):
             shape = views[order[start]].shape
-            chosen = [i for i in order[start : start + max(batch_size, 1)] if views[i].shape == shape]
+            tokens = 1 + self.num_registers + shape[1] * shape[2] // self.patch_size**2
+            several = max(min(batch_size, PASS_TOKENS // tokens), 1)
+            chosen = [i for i in order[start : start + several] if views[i].shape == shape]
             batch = torch.stack([views[i] for i in chosen]).to(self.device)
             result = self.prepared(normalize(batch, self.info.statistics, self.dtype))
             rows, cols = result.patches.shape[1:3]
@@ -162,6 +169,8 @@ class Backbone:
                 f"a tensor of shape {tuple(pictures.shape)} and {pictures.dtype} is no batch of pictures",
                 f"give normalised floats [B, {channels}, H, W], or pictures to encode()",
             )
+        if not len(pictures):
+            raise UserError("the batch holds no picture", "give at least one")
         height, width = pictures.shape[-2:]
         if height % patch or width % patch or not (height and width):
             raise UserError(

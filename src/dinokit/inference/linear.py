@@ -17,7 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dinokit.inference.few_sizes import FewSizes
+
 Key = TypeVar("Key", bound=Hashable)
+
+ROWS = 4096
+"""Rows that go through a product at a time."""
+
+_last_rows = FewSizes()
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,19 @@ def _packed_product(product: Product, x: Tensor, residual: Tensor | None) -> Ten
     else:
         out = operator(x, product.weight, product.bias, "none", [], "")
     return out
+
+
+def pad_rows(x: Tensor) -> Tensor:
+    """Rows [N, D], with zeros after them so that the last block of `in_blocks` has one of few sizes."""
+    last = len(x) % ROWS
+    padding = _last_rows.fit(last) - last if x.device.type == "cpu" and last else 0
+    return F.pad(x, (0, 0, 0, padding)) if padding else x
+
+
+def in_blocks(work: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+    """`work` on rows [N, D], padded by `pad_rows`, block by block -> [N, E]."""
+    done = [work(*blocks) for blocks in zip(*(each.split(ROWS) for each in rows), strict=True)]
+    return done[0] if len(done) == 1 else torch.cat(done)
 
 
 def pack(product: Product) -> Product:

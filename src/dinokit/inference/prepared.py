@@ -28,10 +28,26 @@ from dinokit.inference.attention import (
     rotates_pairs,
     to_pairs,
 )
-from dinokit.inference.linear import Product, pack, packing_pays
+from dinokit.inference.linear import Product, in_blocks, pack, packing_pays, pad_rows
 from dinokit.inference.side_by_side import run_side_by_side, split_batch
 
 _TABLES_KEPT = 8
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the tokens of a batch lie in the rows of a matrix: picture after picture."""
+
+    batch: int
+    tokens: int
+    """Tokens of a picture."""
+    length: int
+    """Rows of a picture: its tokens and padding."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of all pictures."""
+        return self.batch * self.length
 
 
 @dataclass(frozen=True)
@@ -44,22 +60,28 @@ class FrozenBlock:
     up: Product
     down: Product
 
-    def __call__(self, x: Tensor, table: Table, form: Form, tokens: int) -> Tensor:
-        """x [B, T, D], which is overwritten; tokens from `tokens` on are padding."""
-        x = self._attention(x, table, form, tokens)
+    def __call__(self, x: Tensor, table: Table, form: Form, shape: Shape) -> Tensor:
+        """x [N, D] holds the tokens of the pictures one after the other and padding; it is overwritten."""
+        mixed = self._attention(x, table, form, shape)
+        return in_blocks(lambda rows, part: self._mlp(self.out(part, rows)), x, mixed)
+
+    def _attention(self, x: Tensor, table: Table, form: Form, shape: Shape) -> Tensor:
+        qkv = in_blocks(lambda rows: self.qkv(self._norm(rows)), x)[: shape.rows]
+        qkv = qkv.view(shape.batch, shape.length, 3, self.spec.heads, -1)
+        qkv = qkv.permute(2, 0, 3, 1, 4)  # [B, T, 3, heads, d] -> [3, B, heads, T, d]
+        q, k = rotate(qkv[:2], table)
+        mixed = torch.empty_like(x)
+        mixed[shape.rows :] = 0
+        out = mixed[: shape.rows].view(shape.batch, shape.length, self.spec.heads, -1)
+        attend(q, k, qkv[2], form, shape.tokens, out.transpose(1, 2))
+        return mixed
+
+    def _mlp(self, x: Tensor) -> Tensor:
         hidden = self.up(self._norm(x))
         if self.spec.ffn == "swiglu":
             gate, value = hidden.chunk(2, dim=-1)
             hidden = F.silu(gate).mul_(value)
         return self.down(hidden, x)
-
-    def _attention(self, x: Tensor, table: Table, form: Form, tokens: int) -> Tensor:
-        batch, length, width = x.shape
-        qkv = self.qkv(self._norm(x)).view(batch, length, 3, self.spec.heads, -1)
-        qkv = qkv.permute(2, 0, 3, 1, 4)  # [B, T, 3, heads, d] -> [3, B, heads, T, d]
-        q, k = rotate(qkv[:2], table)
-        mixed = attend(q, k, qkv[2], form, tokens)  # [B, heads, T, d]
-        return self.out(mixed.transpose(1, 2).reshape(batch, length, width), x)
 
     def _norm(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], None, None, self.spec.norm_eps)
@@ -94,28 +116,37 @@ class Prepared:
 
     @torch.no_grad()
     def intermediate(self, pictures: Tensor, layers: Sequence[int], norm: bool) -> list[Features]:
-        """Features after the given blocks, in the order asked for, through the final norm or as they are."""
+        """Features after the given blocks, in the order asked for, through the final norm or as they are.
+
+        The format is that of this copy, whatever `torch.autocast` is around (it would not reach the threads).
+        """
         patch = self.spec.patch_size
         rows, cols = pictures.shape[2] // patch, pictures.shape[3] // patch
-        pieces = split_batch(pictures, len(self.prefix) + rows * cols)
-        form = self._choose_form(pieces[0], rows, cols)
-        found = run_side_by_side(partial(self._run, layers=layers, norm=norm, form=form), pieces)
+        with torch.autocast(self.device.type, enabled=False):
+            pieces = split_batch(pictures, len(self.prefix) + rows * cols)
+            form = self._choose_form(pieces[0], rows, cols)
+            found = run_side_by_side(partial(self._run, layers=layers, norm=norm, form=form), pieces)
         return found[0] if len(found) == 1 else [Features.join(parts) for parts in zip(*found, strict=True)]
 
     @torch.no_grad()  # which a thread has to say for itself
     def _run(self, pictures: Tensor, layers: Sequence[int], norm: bool, form: Form) -> list[Features]:
         wanted = [layer % self.spec.depth for layer in layers]
         rows, cols = (side // self.spec.patch_size for side in pictures.shape[2:])
-        x = self._embed(pictures)  # [B, 1 + R + rows*cols, D]
-        tokens = x.shape[1]
-        x = pad_tokens(x) if form == "sdpa padded" else x
-        table = self._table(rows, cols, x.shape[1])
+        x, shape = self._lay_out(self._embed(pictures), form)
+        table = self._table(rows, cols, shape.length)
         found: dict[int, Features] = {}
         for index, block in enumerate(self.blocks[: max(wanted, default=-1) + 1]):
-            x = block(x, table, form, tokens)
+            x = block(x, table, form, shape)
             if index in wanted:
-                found[index] = self._features(x[:, :tokens].float(), pictures, norm)
+                tokens = x[: shape.rows].view(shape.batch, shape.length, -1)[:, : shape.tokens]
+                found[index] = self._features(tokens.float(), pictures, norm)
         return [found[layer] for layer in wanted]
+
+    @staticmethod
+    def _lay_out(x: Tensor, form: Form) -> tuple[Tensor, Shape]:
+        """Tokens [B, T, D] as padded rows [N, D]."""
+        padded = pad_tokens(x) if form == "sdpa padded" else x
+        return pad_rows(padded.flatten(0, 1)), Shape(len(x), x.shape[1], padded.shape[1])
 
     def _choose_form(self, pictures: Tensor, rows: int, cols: int) -> Form:
         shape = (len(pictures), len(self.prefix) + rows * cols, self.spec.width)
@@ -127,8 +158,8 @@ class Prepared:
         x = self._embed(pictures[:2])
 
         def run(form: Form) -> None:
-            tokens = pad_tokens(x) if form == "sdpa padded" else x.clone()
-            self.blocks[0](tokens, self._table(rows, cols, tokens.shape[1]), form, x.shape[1])
+            tokens, shape = self._lay_out(x.clone(), form)
+            self.blocks[0](tokens, self._table(rows, cols, shape.length), form, shape)
 
         return run
 
@@ -137,8 +168,9 @@ class Prepared:
         rows, cols = (side // patch for side in pictures.shape[2:])
         whole = pictures[..., : rows * patch, : cols * patch].to(self.dtype)
         cells = whole.reshape(batch, channels, rows, patch, cols, patch)
-        pixels = cells.permute(0, 2, 4, 1, 3, 5).flatten(1, 2).flatten(2)  # [B, h*w, C*p*p]
-        return torch.cat([self.prefix.expand(batch, -1, -1), self.patch_embed(pixels)], dim=1)
+        pixels = cells.permute(0, 2, 4, 1, 3, 5).flatten(0, 2).flatten(1)  # [B*h*w, C*p*p]
+        patches = in_blocks(self.patch_embed, pad_rows(pixels))[: len(pixels)].view(batch, rows * cols, -1)
+        return torch.cat([self.prefix.expand(batch, -1, -1), patches], dim=1)  # [B, 1 + R + h*w, D]
 
     def _table(self, rows: int, cols: int, length: int) -> Table:
         """Half of the cosine and sine columns (the other half repeats them): [length, d/2] each."""
@@ -168,7 +200,7 @@ class Prepared:
 
 def prepare(network: VisionTransformer, device: torch.device, dtype: torch.dtype) -> Prepared:
     """A frozen copy of `network` on `device` that computes in `dtype`; later changes of weights do not reach it."""
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
         return Prepared(network, device, dtype)
 
 
