@@ -49,7 +49,8 @@ def _written_out(q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
         q, k, v = (F.pad(t, (0, 0, 0, length - tokens)) for t in (q, k, v))
     for rows, place in zip(q.split(QUERY_ROWS, dim=2), out.split(QUERY_ROWS, dim=2), strict=False):
         scores = rows @ k.transpose(-2, -1)  # [B, heads, <=512, length]
-        scores[..., tokens:] = -torch.inf
+        if length > tokens:
+            scores[..., tokens:] = -torch.inf
         weighted = torch.softmax(scores, dim=-1, out=scores) @ v  # each row is read before it is written
         place.copy_(weighted[:, :, : place.shape[2]])
 

@@ -66,8 +66,9 @@ def pad_rows(x: Tensor) -> Tensor:
 
 def in_blocks(work: Callable[..., Tensor], *rows: Tensor) -> Tensor:
     """`work` on rows [N, D], padded by `pad_rows`, block by block -> [N, E]."""
-    done = [work(*blocks) for blocks in zip(*(each.split(ROWS) for each in rows), strict=True)]
-    return done[0] if len(done) == 1 else torch.cat(done)
+    if len(rows[0]) <= ROWS:
+        return work(*rows)
+    return torch.cat([work(*blocks) for blocks in zip(*(each.split(ROWS) for each in rows), strict=True)])
 
 
 def pack(product: Product) -> Product:

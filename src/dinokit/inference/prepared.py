@@ -70,8 +70,7 @@ class FrozenBlock:
         qkv = qkv.view(shape.batch, shape.length, 3, self.spec.heads, -1)
         qkv = qkv.permute(2, 0, 3, 1, 4)  # [B, T, 3, heads, d] -> [3, B, heads, T, d]
         q, k = rotate(qkv[:2], table)
-        mixed = torch.empty_like(x)
-        mixed[shape.rows :] = 0
+        mixed = torch.empty_like(x) if len(x) == shape.rows else torch.zeros_like(x)
         out = mixed[: shape.rows].view(shape.batch, shape.length, self.spec.heads, -1)
         attend(q, k, qkv[2], form, shape.tokens, out.transpose(1, 2))
         return mixed
