@@ -2,7 +2,7 @@
 
 Both networks have the same random weights (LayerScale drawn as large as in trained ones, so that every branch
 counts), the same threads and take turns; transformers uses its default attention (SDPA). Run from the repository's
-root: `python -m benchmarks.inference [--rounds 15]`; writes benchmarks/results/inference.json.
+root: `python -m benchmarks.inference [--rounds 40]`; writes benchmarks/results/inference.json.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def show(result: dict[str, Any]) -> None:
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=40)
     result = measure(parser.parse_args().rounds)
     path = write("inference", result)
     show(result)
