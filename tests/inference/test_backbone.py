@@ -125,7 +125,7 @@ def test_what_is_saved_loads_with_equal_features(tmp_path: Path, backbone: Backb
 @pytest.mark.parametrize(
     ("pictures", "message"),
     [
-        (torch.zeros(1, 3, 40, 32), "do not fit patches of 16"),
+        (torch.zeros(1, 3, 40, 32), "no multiples of 16"),
         (torch.zeros(3, 32, 32), "no batch of pictures"),
         (torch.zeros(1, 4, 32, 32), "no batch of pictures"),
         (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "no batch of pictures"),

@@ -58,7 +58,8 @@ class ChannelNorm(nn.LayerNorm):
     """LayerNorm over the channels of a map [B, C, H, W]."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        normed = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
+        return normed.permute(0, 3, 1, 2)
 
 
 class ConvNeXtBlock(nn.Module):

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from dinokit.backbones.features import Features, Grid
-from dinokit.backbones.vit import VisionTransformer, ViTSpec
+from dinokit.backbones.network import Network, Spec
 from dinokit.checkpoints.load import load_model
 from dinokit.checkpoints.model import LoadedModel, ModelInfo
 from dinokit.errors import UserError
@@ -40,32 +40,32 @@ class Backbone:
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
         self.info: ModelInfo = model.info
-        self.network: VisionTransformer = model.network.eval().to(self.device)
+        self.network: Network = model.network.eval().to(self.device)
         self._prepared: Prepared | None = None
 
     @property
-    def spec(self) -> ViTSpec:
+    def spec(self) -> Spec:
         """The shape of the network."""
         return self.network.spec
 
     @property
     def embed_dim(self) -> int:
-        """Width D of every feature."""
+        """Width D of the features (of the last stage of a ConvNeXt)."""
         return self.spec.width
 
     @property
     def depth(self) -> int:
-        """Number of blocks."""
+        """Number of layers that `intermediate` gives: blocks of a ViT, stages of a ConvNeXt."""
         return self.spec.depth
 
     @property
     def patch_size(self) -> int:
-        """Side of a patch in pixels."""
+        """Side in pixels of the patch that a cell of the features stands for."""
         return self.spec.patch_size
 
     @property
     def num_registers(self) -> int:
-        """Number of registers R."""
+        """Number of registers R; a ConvNeXt has none."""
         return self.spec.registers
 
     @property
@@ -83,7 +83,7 @@ class Backbone:
     def __call__(self, pictures: Tensor) -> Features:
         """Features of normalised pictures [B, C, H, W] whose sides are multiples of the patch size.
 
-        Raises `UserError` for another shape or no picture. The grid maps to the pixels of `pictures`.
+        Raises `UserError` for another shape or no picture (a ConvNeXt takes multiples of 32). The grid maps to the pixels of `pictures`.
         """
         self._check(pictures)
         return self.prepared(pictures.to(self.device))
@@ -149,7 +149,7 @@ class Backbone:
         start = 0
         while start < len(order):
             shape = views[order[start]].shape
-            tokens = 1 + self.num_registers + shape[1] * shape[2] // self.patch_size**2
+            tokens = 1 + self.num_registers + shape[1] * shape[2] // min(self.patch_size, 16) ** 2
             several = max(min(batch_size, PASS_TOKENS // tokens), 1)
             chosen = [i for i in order[start : start + several] if views[i].shape == shape]
             batch = torch.stack([views[i] for i in chosen]).to(self.device)
@@ -163,7 +163,7 @@ class Backbone:
         return [features for features in found if features is not None]
 
     def _check(self, pictures: Tensor) -> None:
-        patch, channels = self.patch_size, self.spec.in_channels
+        multiple, channels = self.spec.side_multiple, self.spec.in_channels
         if pictures.ndim != 4 or pictures.shape[1] != channels or not pictures.is_floating_point():
             raise UserError(
                 f"a tensor of shape {tuple(pictures.shape)} and {pictures.dtype} is no batch of pictures",
@@ -172,9 +172,9 @@ class Backbone:
         if not len(pictures):
             raise UserError("the batch holds no picture", "give at least one")
         height, width = pictures.shape[-2:]
-        if height % patch or width % patch or not (height and width):
+        if height % multiple or width % multiple or not (height and width):
             raise UserError(
-                f"pictures of {height} x {width} px do not fit patches of {patch} px",
+                f"pictures of {height} x {width} px have sides that are no multiples of {multiple}",
                 "resize to multiples, or use encode(), which does",
             )
 

@@ -11,7 +11,7 @@ from helpers_golden import load_golden
 from dinokit.backbones.features import Features
 from dinokit.backbones.rope import RopeSpec
 from dinokit.backbones.vit import VisionTransformer, ViTSpec
-from dinokit.inference import attention, few_sizes, linear, prepared
+from dinokit.inference import attention, few_sizes, linear, prepared_vit
 from dinokit.inference.prepared import prepare
 from dinokit.inference.side_by_side import split_batch
 
@@ -46,7 +46,7 @@ def random_network(**changes: object) -> VisionTransformer:
 @pytest.fixture(params=[False, True], ids=["public", "packed"])
 def packing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Run once with public and once with packed products."""
-    monkeypatch.setattr(prepared, "packing_pays", lambda *_: request.param)
+    monkeypatch.setattr(prepared_vit, "packing_pays", lambda *_: request.param)
     return bool(request.param)
 
 
@@ -115,7 +115,7 @@ def test_every_form_of_attention_gives_the_same(
     form: attention.Form, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = random_network()
-    monkeypatch.setattr(prepared, "choose_form", lambda *_: form)
+    monkeypatch.setattr(prepared_vit, "choose_form", lambda *_: form)
     monkeypatch.setattr(attention, "QUERY_ROWS", 7)
     pictures = torch.randn(2, 3, 40, 24)
     assert_same(prepare(network, CPU, dtype)(pictures), network(pictures), dtype)
@@ -129,7 +129,7 @@ def test_padding_to_few_sizes_changes_nothing(
 ) -> None:
     network = random_network()
     fast = prepare(network, CPU, dtype)
-    monkeypatch.setattr(prepared, "choose_form", lambda *_: form)
+    monkeypatch.setattr(prepared_vit, "choose_form", lambda *_: form)
     few_sizes_from_now_on(monkeypatch, exact=0)
     monkeypatch.setattr(linear, "ROWS", 48)
     monkeypatch.setattr(attention, "QUERY_ROWS", 7)
@@ -146,8 +146,8 @@ def few_sizes_from_now_on(monkeypatch: pytest.MonkeyPatch, exact: int) -> None:
 
 def test_pictures_of_many_sizes_use_products_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """oneDNN keeps compiled code for every shape of a product: 300 sizes of pictures took a gigabyte."""
-    monkeypatch.setattr(prepared, "packing_pays", lambda *_: False)
-    monkeypatch.setattr(prepared, "choose_form", lambda *_: "written out")
+    monkeypatch.setattr(prepared_vit, "packing_pays", lambda *_: False)
+    monkeypatch.setattr(prepared_vit, "choose_form", lambda *_: "written out")
     few_sizes_from_now_on(monkeypatch, exact=4)
     fast = prepare(random_network(depth=1), CPU, torch.bfloat16)
     rows: set[int] = set()
