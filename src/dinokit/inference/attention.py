@@ -22,10 +22,13 @@ Form = Literal["sdpa", "sdpa padded", "written out"]
 
 GROUP = 2
 """Pictures that the written-out form takes together at most."""
-QUERY_ROWS = 512
+QUERY_ROWS = 256
 """Query rows whose scores are held at a time by the written-out form."""
 MAX_SCORES = 2**25
 """Scores that a thread holds at a time at most (64 MiB in bfloat16); beyond that there is no written-out form."""
+
+_SAFE_SUMS = (1e-30, 1e30)
+"""float32 and bfloat16 hold numbers from about 1e-38 to 3e38."""
 
 _lengths = FewSizes()
 _chosen: dict[tuple[object, ...], Form] = {}
@@ -48,11 +51,30 @@ def _written_out(q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
     if length > tokens:
         q, k, v = (F.pad(t, (0, 0, 0, length - tokens)) for t in (q, k, v))
     for rows, place in zip(q.split(QUERY_ROWS, dim=2), out.split(QUERY_ROWS, dim=2), strict=False):
-        scores = rows @ k.transpose(-2, -1)  # [B, heads, <=512, length]
-        if length > tokens:
-            scores[..., tokens:] = -torch.inf
-        weighted = torch.softmax(scores, dim=-1, out=scores) @ v  # each row is read before it is written
-        place.copy_(weighted[:, :, : place.shape[2]])
+        _mix_by_exponentials(rows, k, v, tokens, place)
+
+
+def _mix_by_exponentials(q: Tensor, k: Tensor, v: Tensor, tokens: int, place: Tensor) -> None:
+    """softmax(q kᵀ) v into `place`, without the pass that subtracts the greatest score, where that is safe.
+
+    Sums of exponentials far inside the range of the format prove afterwards that none overflowed or vanished.
+    """
+    weights = _scores(q, k, tokens).exp_()  # [B, heads, rows, length]
+    sums = weights.sum(dim=-1, keepdim=True)
+    least, greatest = torch.aminmax(sums)
+    if _SAFE_SUMS[0] < least.item() and greatest.item() < _SAFE_SUMS[1]:
+        mixed = weights @ v
+        torch.div(mixed[:, :, : place.shape[2]], sums[:, :, : place.shape[2]], out=place)
+        return
+    scores = _scores(q, k, tokens)
+    mixed = torch.softmax(scores, dim=-1, out=scores) @ v  # each row is read before it is written
+    place.copy_(mixed[:, :, : place.shape[2]])
+
+
+def _scores(q: Tensor, k: Tensor, tokens: int) -> Tensor:
+    scores = q @ k.transpose(-2, -1)
+    scores[..., tokens:] = -torch.inf
+    return scores
 
 
 def possible_forms(device: torch.device, batch: int, heads: int, tokens: int) -> list[Form]:
