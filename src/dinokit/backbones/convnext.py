@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -58,8 +59,8 @@ class ChannelNorm(nn.LayerNorm):
     """LayerNorm over the channels of a map [B, C, H, W]."""
 
     def forward(self, x: Tensor) -> Tensor:
-        normed = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
-        return normed.permute(0, 3, 1, 2)
+        rows: Tensor = super().forward(x.permute(0, 2, 3, 1))
+        return rows.permute(0, 3, 1, 2)
 
 
 class ConvNeXtBlock(nn.Module):
@@ -94,8 +95,8 @@ class ConvNeXt(nn.Module):
         self.spec = spec
         widths = spec.widths
         stem = nn.Sequential(nn.Conv2d(spec.in_channels, widths[0], 4, stride=4), ChannelNorm(widths[0], spec.norm_eps))
-        steps = zip(widths[:-1], widths[1:], strict=True)
-        self.downsample_layers = nn.ModuleList([stem, *(_downsample(*step, spec) for step in steps)])
+        steps = (_downsample(before, after, spec) for before, after in pairwise(widths))
+        self.downsample_layers = nn.ModuleList([stem, *steps])
         self.stages = nn.ModuleList(
             nn.Sequential(*(ConvNeXtBlock(width, spec) for _ in range(depth)))
             for width, depth in zip(widths, spec.depths, strict=True)

@@ -1,8 +1,8 @@
 """RoPE and attention for inference; the form of attention is chosen by a short measurement per machine and length.
 
 PyTorch's fused operator (SDPA) wins on GPUs, on Intel's AMX (there with tokens padded to a multiple of 16) and for
-float32; written out as two products in blocks of query rows, attention is faster in bfloat16 on AMD processors.
-The blocks bound the memory of the scores; where even one block would be large, SDPA is the only candidate.
+float32; written out as two products in blocks of heads and query rows, attention is faster in bfloat16 on AMD
+processors. The blocks bound the memory of the scores at any number of tokens.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ GROUP = 2
 """Pictures that the written-out form takes together at most."""
 QUERY_ROWS = 256
 """Query rows whose scores are held at a time by the written-out form."""
-MAX_SCORES = 2**25
-"""Scores that a thread holds at a time at most (64 MiB in bfloat16); beyond that there is no written-out form."""
-
+MAX_SCORES = 2**23
+"""Scores that a thread holds at a time (16 MiB in bfloat16), unless the rows of a single head have more."""
+TRIAL_BITS = 13
+"""Lengths of more bits are one class: their trial would take longer than it saves."""
 _SAFE_SUMS = (1e-30, 1e30)
 """float32 and bfloat16 hold numbers from about 1e-38 to 3e38."""
 
@@ -37,8 +38,10 @@ _chosen: dict[tuple[object, ...], Form] = {}
 def attend(q: Tensor, k: Tensor, v: Tensor, form: Form, tokens: int, out: Tensor) -> None:
     """softmax(q kᵀ) v into `out`, each [B, heads, T, d]; q is already scaled. Keys from `tokens` on are padding."""
     if form == "written out":
-        for group in zip(*(t.split(GROUP) for t in (q, k, v, out)), strict=True):
-            _written_out(*group)
+        heads = max(MAX_SCORES // (min(len(q), GROUP) * min(QUERY_ROWS, q.shape[2]) * k.shape[2]), 1)
+        for pictures in zip(*(t.split(GROUP) for t in (q, k, v, out)), strict=True):
+            for group in zip(*(t.split(heads, dim=1) for t in pictures), strict=True):
+                _written_out(*group)
         return
     mask = torch.arange(k.shape[2], device=k.device) < tokens if k.shape[2] > tokens else None
     mask = None if mask is None else mask.view(1, 1, 1, -1)
@@ -46,12 +49,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, form: Form, tokens: int, out: Tensor
 
 
 def _written_out(q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
-    tokens = q.shape[2]
-    length = _lengths.fit(tokens)
-    if length > tokens:
-        q, k, v = (F.pad(t, (0, 0, 0, length - tokens)) for t in (q, k, v))
+    tokens = k.shape[2]
+    q, k, v = (_pad(t, _lengths.fit(t.shape[2])) for t in (q, k, v))
     for rows, place in zip(q.split(QUERY_ROWS, dim=2), out.split(QUERY_ROWS, dim=2), strict=False):
         _mix_by_exponentials(rows, k, v, tokens, place)
+
+
+def _pad(x: Tensor, length: int) -> Tensor:
+    """Zeros after the tokens [B, heads, T, d]."""
+    return x if x.shape[2] == length else F.pad(x, (0, 0, 0, length - x.shape[2]))
 
 
 def _mix_by_exponentials(q: Tensor, k: Tensor, v: Tensor, tokens: int, place: Tensor) -> None:
@@ -77,15 +83,14 @@ def _scores(q: Tensor, k: Tensor, tokens: int) -> Tensor:
     return scores
 
 
-def possible_forms(device: torch.device, batch: int, heads: int, tokens: int) -> list[Form]:
+def possible_forms(device: torch.device, tokens: int) -> list[Form]:
     """The forms worth measuring for `tokens` tokens, the default first."""
     forms: list[Form] = ["sdpa"]
     if device.type != "cpu":
         return forms
     if tokens % MULTIPLE:
         forms.append("sdpa padded")
-    if batch * heads * tokens * min(tokens, QUERY_ROWS) <= MAX_SCORES:
-        forms.append("written out")
+    forms.append("written out")
     return forms
 
 
@@ -100,11 +105,11 @@ def choose_form(
 
     A class is a power of two of tokens, for one number format, width and number of heads.
     """
-    batch, tokens, width = shape
-    forms = possible_forms(device, batch, heads, tokens)
+    _, tokens, width = shape
+    forms = possible_forms(device, tokens)
     if len(forms) == 1:
         return forms[0]
-    key = (dtype, width, heads, tokens.bit_length(), tokens % MULTIPLE == 0, tuple(forms))
+    key = (dtype, width, heads, min(tokens.bit_length(), TRIAL_BITS), tokens % MULTIPLE == 0, tuple(forms))
     if key not in _chosen:
         run = prepare()
         _chosen[key] = fastest({form: lambda form=form: run(form) for form in forms})  # type: ignore[misc]
@@ -142,7 +147,12 @@ def rotate(x: Tensor, table: Table) -> Tensor:
 
 def pad_tokens(x: Tensor) -> Tensor:
     """Zeros after the tokens [B, T, D] up to a multiple of 16."""
-    return F.pad(x, (0, 0, 0, -x.shape[1] % MULTIPLE))
+    return F.pad(x, (0, 0, 0, padded_length(x.shape[1]) - x.shape[1]))
+
+
+def padded_length(tokens: int) -> int:
+    """The next multiple of 16."""
+    return -(-tokens // MULTIPLE) * MULTIPLE
 
 
 def chosen_forms() -> dict[tuple[object, ...], Form]:

@@ -81,9 +81,9 @@ class Backbone:
 
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> Features:
-        """Features of normalised pictures [B, C, H, W] whose sides are multiples of the patch size.
+        """Features of normalised pictures [B, C, H, W] whose sides are multiples of the patch size (32 for a ConvNeXt).
 
-        Raises `UserError` for another shape or no picture (a ConvNeXt takes multiples of 32). The grid maps to the pixels of `pictures`.
+        Raises `UserError` for another shape or no picture. The grid maps to the pixels of `pictures`.
         """
         self._check(pictures)
         return self.prepared(pictures.to(self.device))

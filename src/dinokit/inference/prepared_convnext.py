@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dinokit.backbones.convnext import ConvNeXt, ConvNeXtBlock, ConvNeXtSpec, to_cells
+from dinokit.backbones.convnext import ConvNeXt, ConvNeXtBlock, to_cells
 from dinokit.backbones.features import Features, Grid
 from dinokit.inference.folding import bias_of, fold_norm, fold_scale, freeze
 from dinokit.inference.linear import Product, in_blocks, packing_pays, pad_rows
