@@ -75,7 +75,7 @@ class ConvNeXtBlock(nn.Module):
         self.gamma = nn.Parameter(torch.full((width,), float(spec.layer_scale)))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.dwconv(x).permute(0, 2, 3, 1)  # [B, C, H, W] -> [B, H, W, C]
+        y: Tensor = self.dwconv(x).permute(0, 2, 3, 1)  # [B, C, H, W] -> [B, H, W, C]
         y = self.pwconv2(F.gelu(self.pwconv1(self.norm(y)))) * self.gamma
         return x + y.permute(0, 3, 1, 2)
 
