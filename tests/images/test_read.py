@@ -14,7 +14,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from dinokit.data.folder import Folder
-from dinokit.images.read import MAX_BYTES, MAX_PIXELS, ReadError, read, size
+from dinokit.images.pixels import MAX_PIXELS
+from dinokit.images.read import MAX_BYTES, ReadError, read, size
 
 PICTURES = Path(__file__).parent.parent / "pictures"
 PHOTOS = sorted(PICTURES.glob("*.jpg"))
