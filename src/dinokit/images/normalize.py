@@ -31,8 +31,17 @@ SATELLITE = Statistics(mean=(0.430, 0.411, 0.296), std=(0.213, 0.156, 0.143))
 
 def normalize(pictures: Tensor, statistics: Statistics, dtype: torch.dtype = torch.float32) -> Tensor:
     """Turn uint8 [B, C, H, W] into (pictures / 255 - mean) / std of `dtype`, on the same device."""
+    return _scale_and_shift(pictures.to(dtype), statistics, white=255)
+
+
+def standardize(pictures: Tensor, statistics: Statistics) -> Tensor:
+    """Turn floats [B, C, H, W] from 0 to 1 into (pictures - mean) / std."""
+    return _scale_and_shift(pictures, statistics, white=1)
+
+
+def _scale_and_shift(pictures: Tensor, statistics: Statistics, white: int) -> Tensor:
     mean = torch.tensor(statistics.mean, dtype=torch.float64)
     std = torch.tensor(statistics.std, dtype=torch.float64)
-    scale = (1 / (255 * std)).to(pictures.device, dtype)[:, None, None]  # [C, 1, 1]
-    shift = (-mean / std).to(pictures.device, dtype)[:, None, None]
-    return torch.addcmul(shift, pictures.to(dtype), scale)
+    scale = (1 / (white * std)).to(pictures.device, pictures.dtype)[:, None, None]  # [C, 1, 1]
+    shift = (-mean / std).to(pictures.device, pictures.dtype)[:, None, None]
+    return torch.addcmul(shift, pictures, scale)
