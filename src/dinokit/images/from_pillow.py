@@ -13,7 +13,7 @@ from dinokit.images.pixels import Pixels, bands, empty_upright, lay_on_white, to
 from dinokit.images.profiles import Conversion, conversion
 
 _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa")
-_OF_ANY_RANGE = ("I", "F")
+_MORE_THAN_BYTES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _NOT_CHANNELS = ("P", "PA", "1")
 
 
@@ -33,23 +33,16 @@ def from_pillow(image: Image.Image, turn: int, channels: int) -> Pixels:
     if channels not in (1, 3):
         values = to_bytes(np.asarray(image.convert("RGBA") if image.mode in _NOT_CHANNELS else image))
         return to_channels(turn_upright(values.reshape(image.height, image.width, -1), turn), channels)
-    if image.mode in _OF_ANY_RANGE:
-        grey = to_bytes(_values(image))[:, :, None]
-        return to_channels(turn_upright(grey, turn), channels)
+    profile = image.info.get("icc_profile")
+    if image.mode in _MORE_THAN_BYTES:
+        image = Image.fromarray(to_bytes(np.asarray(image)))
     try:
-        return to_channels(_convert(image, turn), channels)
+        return to_channels(_convert(image, turn, conversion(profile, image.mode)), channels)
     except (ValueError, OSError):  # such as a palette that lacks entries
         raise UnreadableError(kinds.DAMAGED) from None
 
 
-def _values(image: Image.Image) -> np.ndarray[tuple[int, int], np.dtype[np.generic]]:
-    """The numbers of a picture of 32-bit values; those of a 16-bit PGM go from 0 to 65535."""
-    values = np.asarray(image)
-    return values.astype(np.uint16) if image.format == "PPM" and image.mode == "I" else values
-
-
-def _convert(image: Image.Image, turn: int) -> Pixels:
-    to_srgb = conversion(image.info.get("icc_profile"), image.mode)
+def _convert(image: Image.Image, turn: int, to_srgb: Conversion | None) -> Pixels:
     upright, stored = empty_upright(image.height, image.width, 3, turn)
     for rows in bands(image.height, image.width):
         stored[rows] = _to_rgb(image.crop((0, rows.start, image.width, rows.stop)), to_srgb)
@@ -57,10 +50,7 @@ def _convert(image: Image.Image, turn: int) -> Pixels:
 
 
 def _to_rgb(band: Image.Image, to_srgb: Conversion | None) -> Pixels:
-    """One band of rows in any mode -> [H, W, 3] or [H, W, 1]."""
-    if band.mode.startswith("I;16"):
-        grey = to_bytes(np.asarray(band))
-        return grey[:, :, None] if to_srgb is None else np.asarray(to_srgb.of_image(Image.fromarray(grey)))
+    """One band of rows in any mode -> [H, W, 3]."""
     see_through = band.mode in _WITH_ALPHA or "transparency" in band.info
     if see_through:
         band = band.convert("RGBA")

@@ -1,8 +1,10 @@
 """Arrays of pixels: any number format to uint8, any number of channels to the network's, upright.
 
-One rule brings numbers to 0..255: uint8 are as they are; uint16 are times 255/65535; all others are taken as shares
-of white where they all lie within 0..1, and otherwise the least becomes 0 and the greatest 255, over the whole
-picture. Nothing is clipped. Work goes in bands of rows, so that a large picture does not take several times its size.
+One rule brings numbers to 0..255, and clips none. Whole numbers from 0 on have white at 2^b - 1, where b are the
+fewest bits, 8 at least, that hold the greatest of the picture: 255, 4095 or 65535, whatever the file's format could
+hold (microscopes and satellites fill 16 bits to a few per cent). Other numbers are shares of white where all lie
+within 0..1; else the least becomes 0 and the greatest 255. Work goes in bands of rows, so that a large picture does
+not take several times its size.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +19,6 @@ MAX_PIXELS = 178_000_000
 """The largest picture that is decoded (Pillow itself refuses a little above)."""
 
 _BAND_PIXELS = 1 << 18
-_FROM_16_BITS = ((np.arange(65536, dtype=np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 Pixels = NDArray[np.uint8]
 
@@ -45,23 +46,16 @@ def to_bytes(values: NDArray[Any]) -> Pixels:
 
     Raises `UnreadableError` for what is no real number, and for NaN and infinity.
     """
-    kind, size = values.dtype.kind, values.dtype.itemsize
-    if (kind, size) == ("u", 1):
-        return values.view(np.uint8)
-    if kind not in "buif":
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype.kind not in "buif":
         raise UnreadableError(Finding(f"holds {values.dtype} values", "give uint8, uint16 or floats"))
-    result = np.empty(values.shape, np.uint8)
-    sixteen_bits = (kind, size) == ("u", 2)
-    least, greatest = (0.0, 1.0) if sixteen_bits else _range(values)
-    half = greatest / 2 - least / 2  # halves: the difference of two float64 may be beyond float64
-    for rows in bands(*values.shape[:2]):
-        if sixteen_bits:
-            result[rows] = _FROM_16_BITS[values[rows]]
-        elif half:
-            shares = (values[rows].astype(np.float64) / 2 - least / 2) / half
-            result[rows] = np.floor(shares * 255 + 0.5)
-        else:
-            result[rows] = 0
+    black, white = _black_and_white(values)
+    half = white / 2 - black / 2  # halves: the difference of two float64 may be beyond float64
+    result = np.zeros(values.shape, np.uint8)
+    for rows in bands(*values.shape[:2]) if half else ():
+        shares = (values[rows].astype(np.float64) / 2 - black / 2) / half
+        result[rows] = np.floor(shares * 255 + 0.5)
     return result
 
 
@@ -120,14 +114,16 @@ def empty_upright(height: int, width: int, channels: int, turn: int) -> tuple[Pi
     return upright, stored.swapaxes(0, 1) if turn >= 5 else stored  # 5 to 8 are mirrored along the main diagonal
 
 
-def _range(values: NDArray[Any]) -> tuple[float, float]:
+def _black_and_white(values: NDArray[Any]) -> tuple[float, float]:
     """What becomes 0 and what 255."""
     least, greatest = np.inf, -np.inf
     for rows in bands(*values.shape[:2]):
         band = values[rows].astype(np.float64)
-        least, greatest = min(least, float(band.min())), max(greatest, float(band.max()))
-        if not np.isfinite(band.sum()) and not np.isfinite(band).all():
+        if not np.isfinite(band).all():
             raise UnreadableError(Finding("holds NaN or infinite values", "replace them with numbers first"))
+        least, greatest = min(least, float(band.min())), max(greatest, float(band.max()))
+    if values.dtype.kind in "ui" and least >= 0:
+        return 0.0, 2.0 ** max(int(greatest).bit_length(), 8) - 1
     return (0.0, 1.0) if least >= 0 and greatest <= 1 else (least, greatest)
 
 

@@ -45,7 +45,7 @@ def conversion(profile: bytes | None, mode: str) -> Conversion | None:
     if not profile or len(profile) > _LARGEST or mode in _UNCONVERTED:
         return None
     space = _SPACES.get(bytes(profile[16:20]))
-    grey_or_colour = "L" if mode.startswith("I;16") else _TAKEN_BY.get(mode, "RGB")
+    grey_or_colour = _TAKEN_BY.get(mode, "RGB")
     fits = space == grey_or_colour or (space == "RGB" and grey_or_colour == "L")
     return _conversion(bytes(profile), space) if space and fits else None
 

@@ -54,7 +54,7 @@ def larger_side(picture: Picture, statistics: Statistics, side: int) -> Tensor:
 
 
 def square_in_floats(picture: Picture, statistics: Statistics, side: int = 224) -> Tensor:
-    """Scale by 1/255 first and squash then, bilinear -> float32 [C, side, side]; transformers' `DINOv3ViTImageProcessor`."""
+    """Scale by 1/255, then squash, bilinear -> float32 [C, side, side]; as transformers' `DINOv3ViTImageProcessor`."""
     return standardize(_resize(to_tensor(picture).float() / 255, (side, side), "bilinear"), statistics)[0]
 
 
