@@ -6,6 +6,7 @@ picture is whole or an error, never half grey.
 """
 
 import io
+import logging
 import warnings
 from collections.abc import Callable
 
@@ -32,17 +33,21 @@ _TURNED_BY_DECODER = ("TIFF", "HEIF")
 # Pillow warns at half of its limit, where ours decides, and of oddities in tags that do not matter here.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, module="PIL")
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it would print is said by the error
 
 
-def decode(data: bytes, at_least: int, channels: int) -> Pixels:
-    """Decode to [H, W, channels]; a JPEG perhaps smaller, see `images.read.read`. Raises `UnreadableError`."""
+def decode(data: bytes, at_least: int, channels: int, page: int = 0) -> Pixels:
+    """Decode to [H, W, channels]; a JPEG perhaps smaller, see `images.read.read`. Raises `UnreadableError`.
+
+    page: which picture of a TIFF, below `count_pages`.
+    """
     if data.startswith(b"\xff\xd8\xff") and channels in (1, 3):
         picture = _decode_jpeg(data, at_least)
         if picture is not None:
             return to_channels(picture, channels)
-    if tiff.is_tiff(data) and tiff.is_beyond_pillow(data, channels):
-        return tiff.decode(data, channels)
-    image = _open(data)
+    if tiff.is_tiff(data) and tiff.is_beyond_pillow(data, channels, page):
+        return tiff.decode(data, channels, page)
+    image = _open(data, page)
     return from_pillow(image, _orientation(image, data), channels)
 
 
@@ -52,6 +57,11 @@ def measure(data: bytes) -> tuple[int, int]:
         return tiff.measure(data)
     image = _open(data)
     return (image.width, image.height) if _orientation(image, data) >= 5 else (image.height, image.width)
+
+
+def count_pages(data: bytes) -> int:
+    """Return how many pictures a TIFF holds; other files count as one. Raises `UnreadableError`."""
+    return tiff.count_pages(data) if tiff.is_tiff(data) else 1
 
 
 def orientation(image: Image.Image) -> int:
@@ -101,10 +111,12 @@ def _reduction(short_side: int, at_least: int) -> int:
     return factor
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes, page: int = 0) -> Image.Image:
     """Open the header, bounded."""
     try:
         image = _open_heic(data) if kinds.is_heic(data) else Image.open(io.BytesIO(data), formats=_FORMATS)
+        if page:
+            image.seek(page)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UnreadableError(too_large("has too many pixels")) from None
     except UnreadableError:

@@ -35,10 +35,12 @@ _GIT_LFS = Finding("is a Git LFS pointer, not the file that it stands for", "fet
 _PDF = Finding("is a PDF, not a picture", "export its pages as PNG first")
 _ARCHIVE = Finding("is an archive, not a picture", "unpack it first (only tar shards are read as they are)")
 
-WITHOUT_HEIF = Finding("is a HEIC picture", "pip install 'dinokit[heif]' reads it; or convert it to JPEG first")
+WITHOUT_HEIF = Finding(
+    "is a HEIC picture, which needs pillow-heif", "pip install 'dinokit[heif]', or convert it to JPEG first"
+)
 WITHOUT_GEO = Finding(
-    "is a TIFF of a kind that needs more than Pillow (16 bits a colour, many bands, or damaged)",
-    "pip install 'dinokit[geo]' reads it; or convert it to 8 bits first",
+    "is a TIFF that needs tifffile and imagecodecs (more than 8 bits, many bands), or damaged",
+    "pip install 'dinokit[geo]', or convert it to 8 bits first",
 )
 
 _STARTS = (

@@ -7,6 +7,7 @@ picture is whole or an error, and what is wrong is said with the name of the fil
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,20 @@ def read(source: Source, name: str = "", at_least: int = 0, channels: int = 3) -
             check_size(source.height, source.width)
             return from_pillow(source, decode.orientation(source), channels)
         return decode.decode(_load(source, name), at_least, channels)
+    except UnreadableError as problem:
+        raise ReadError(name, problem.finding) from None
+
+
+def read_pages(source: str | os.PathLike[str] | bytes, name: str = "", channels: int = 3) -> Iterator[Picture]:
+    """Read the pages of a TIFF as one picture each, one after another; any other file has a single one.
+
+    Arguments, pictures and errors are those of `read`.
+    """
+    name = name or name_of(source)
+    try:
+        data = _load(source, name)
+        for page in range(decode.count_pages(data)):
+            yield decode.decode(data, 0, channels, page)
     except UnreadableError as problem:
         raise ReadError(name, problem.finding) from None
 

@@ -36,10 +36,11 @@ def is_tiff(data: bytes) -> bool:
     return data[:4] in _STARTS
 
 
-def is_beyond_pillow(data: bytes, channels: int) -> bool:
-    """Whether Pillow would not read the first page, or not all that it holds and `channels` ask for."""
+def is_beyond_pillow(data: bytes, channels: int, page: int = 0) -> bool:
+    """Whether Pillow would not read this page, or not all that it holds and `channels` ask for."""
     try:
         image: Any = Image.open(io.BytesIO(data), formats=("TIFF",))
+        image.seek(page)
         bits, samples = image.tag_v2.get(_BITS, (1,)), image.tag_v2.get(_SAMPLES, 1)
         if samples == 1:
             return bool(image.mode == "I")  # 16-bit signed and 32-bit integers: their signs get lost
@@ -50,9 +51,9 @@ def is_beyond_pillow(data: bytes, channels: int) -> bool:
         return True
 
 
-def decode(data: bytes, channels: int) -> Pixels:
-    """Decode the first page to uint8 [H, W, channels], upright."""
-    with _first_page(data) as page:
+def decode(data: bytes, channels: int, number: int = 0) -> Pixels:
+    """Decode one page to uint8 [H, W, channels], upright."""
+    with _open_page(data, number) as page:
         values = _values(page)
         if channels in (1, 3) and page.photometric == _RGB and values.shape[2] > 3:
             see_through = values.shape[2] == 4 and tuple(page.extrasamples) in ((kind,) for kind in _ALPHA)
@@ -70,14 +71,24 @@ def decode(data: bytes, channels: int) -> Pixels:
 
 def measure(data: bytes) -> tuple[int, int]:
     """Return (height, width) of the first page, upright."""
-    with _first_page(data) as page:
+    with _open_page(data) as page:
         height, width = page.imagelength, page.imagewidth
         return (width, height) if page.tags.valueof(_ORIENTATION, 1) in range(5, 9) else (height, width)
 
 
+def count_pages(data: bytes) -> int:
+    """Return the number of pages."""
+    try:
+        image: Any = Image.open(io.BytesIO(data), formats=("TIFF",))
+        return int(image.n_frames)
+    except Exception:  # one that Pillow cannot open at all
+        with _open_page(data) as page:
+            return len(page.parent.pages)
+
+
 @contextmanager
-def _first_page(data: bytes) -> Iterator[Any]:
-    """Open the first page, bounded; whatever goes wrong with it is `UnreadableError`."""
+def _open_page(data: bytes, number: int = 0) -> Iterator[Any]:
+    """Open one page, bounded; whatever goes wrong with it is `UnreadableError`."""
     try:
         import imagecodecs  # noqa: F401 (without it tifffile unpacks without bounds)
         import tifffile
@@ -85,7 +96,7 @@ def _first_page(data: bytes) -> Iterator[Any]:
         raise UnreadableError(kinds.WITHOUT_GEO) from None
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
-            page = file.pages[0]
+            page = file.pages[number]
             _check(page, len(data))
             yield page
     except UnreadableError:
