@@ -58,15 +58,12 @@ def decode(data: bytes, channels: int, number: int = 0) -> Pixels:
         if channels in (1, 3) and page.photometric == _RGB and values.shape[2] > 3:
             see_through = values.shape[2] == 4 and tuple(page.extrasamples) in ((kind,) for kind in _ALPHA)
             values = values if see_through else values[:, :, :3]
-        picture = to_bytes(values)
-        turn = page.tags.valueof(_ORIENTATION, 1)
-        profile = page.iccprofile
-    if channels in (1, 3) and picture.shape[2] == 3:
-        to_srgb = conversion(profile, "RGB")
-        if to_srgb is not None and to_srgb.mode == "RGB":
-            picture = np.ascontiguousarray(picture)
+        picture = np.ascontiguousarray(to_bytes(values))
+        to_srgb = conversion(page.iccprofile, "RGB") if channels in (1, 3) and picture.shape[2] == 3 else None
+        if to_srgb is not None:
             to_srgb.of_pixels(picture)
-    return to_channels(turn_upright(picture, turn if turn in range(1, 9) else 1), channels)
+        turn = page.tags.valueof(_ORIENTATION, 1)
+        return to_channels(turn_upright(picture, turn if turn in range(1, 9) else 1), channels)
 
 
 def measure(data: bytes) -> tuple[int, int]:
@@ -114,7 +111,8 @@ def _check(page: Any, length: int) -> None:
         reason = f"is a TIFF compressed by {getattr(page.compression, 'name', page.compression)}"
         raise UnreadableError(Finding(reason, f"save it uncompressed, or by one of: {names}"))
     segments = zip(page.dataoffsets, page.databytecounts, strict=False)
-    if any(offset + count > length for offset, count in segments):
+    lost_bits = page.samplesperpixel > 1 and _BITS not in page.tags  # lay beyond the end; tifffile assumes single bits
+    if lost_bits or any(offset + count > length for offset, count in segments):
         raise UnreadableError(kinds.TRUNCATED)
 
 
@@ -125,6 +123,6 @@ def _values(page: Any) -> NDArray[Any]:
         values = values.transpose(1, 2, 0)
     elif page.axes == "YX":
         values = values[:, :, None]
-    elif page.axes != "YXS":
+    if page.axes not in ("SYX", "YX", "YXS") or values.size == 0:
         raise UnreadableError(Finding(f"is a TIFF with axes {page.axes}", "save it with one plane for each band"))
     return values
