@@ -42,11 +42,15 @@ class Grid:
         return (pixels.to(scale.dtype) / scale - 0.5).flip(-1)
 
     def inside(self, picture: int = 0) -> Tensor:
-        """Whether the centre of each cell lies in the picture, not in its padding: bool [rows, cols]."""
-        rows, cols = torch.arange(self.rows), torch.arange(self.cols)
-        x, y = self.to_pixels(torch.cartesian_prod(rows, cols).view(self.rows, self.cols, 2), picture).unbind(-1)
+        """Which cells show the picture and not its padding, by their centre: bool [rows, cols].
+
+        The first row and column always do, however narrow the picture.
+        """
         height, width = self.sizes[picture]
-        return (y < height) & (x < width)
+        (high, wide), rows, cols = self.spans[picture], torch.arange(self.rows), torch.arange(self.cols)
+        down = ((rows + 0.5) * (high / self.rows) < height) | (rows == 0)
+        across = ((cols + 0.5) * (wide / self.cols) < width) | (cols == 0)
+        return down[:, None] & across
 
     def _pixels_per_cell(self, picture: int, like: Tensor) -> Tensor:
         height, width = self.spans[picture]
