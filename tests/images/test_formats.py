@@ -90,6 +90,13 @@ def test_phones_hold_their_pictures_in_any_way(format: str, turn: int) -> None:
     assert size(data) == upright.shape[:2]
 
 
+def test_a_jpeg_with_filled_up_segments_is_turned_too() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(photo(), "JPEG", exif=exif)
+    assert read(data[:2] + b"\xff\xff\xff" + data[2:]).shape == (96, 64, 3)
+
+
 def test_16_bit_pngs_lose_less_than_a_step() -> None:
     """Pillow keeps the upper byte of 16-bit colours."""
     values = np.random.default_rng(0).integers(0, 65536, (40, 50, 3)).astype(np.uint16)

@@ -83,7 +83,8 @@ def _orientation(image: Image.Image, data: bytes) -> int:
 
 def _decode_jpeg(data: bytes, at_least: int) -> Pixels | None:
     """Decode with simplejpeg; None for variants that it refuses and Pillow may know."""
-    header = _open(data) if _EXIF in data or _PROFILE in data else None
+    head = _before_pixels(data)
+    header = _open(data) if _EXIF in head or _PROFILE in head else None
     to_srgb = None if header is None else conversion(header.info.get("icc_profile"), header.mode)
     if to_srgb is not None and to_srgb.mode != "RGB":  # a profile of grey or of inks, not of what simplejpeg gives
         return None
@@ -101,6 +102,14 @@ def _decode_jpeg(data: bytes, at_least: int) -> Pixels | None:
     if to_srgb is not None:
         to_srgb.of_pixels(picture)
     return turn_upright(picture, 1 if header is None else orientation(header))
+
+
+def _before_pixels(data: bytes) -> bytes:
+    """The segments of a JPEG before its pixels, among which are its EXIF block and profile; all of an odd one."""
+    place = 2
+    while data[place : place + 1] == b"\xff" and data[place + 1 : place + 2] != b"\xda":
+        place += 2 + int.from_bytes(data[place + 2 : place + 4])
+    return data[:place] if data[place : place + 2] == b"\xff\xda" else data
 
 
 def _reduction(short_side: int, at_least: int) -> int:

@@ -7,6 +7,7 @@ within 0..1; else the least becomes 0 and the greatest 255. Work goes in bands o
 not take several times its size.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -51,11 +52,14 @@ def to_bytes(values: NDArray[Any]) -> Pixels:
     if values.dtype.kind not in "buif":
         raise UnreadableError(Finding(f"holds {values.dtype} values", "give uint8, uint16 or floats"))
     black, white = _black_and_white(values)
-    half = white / 2 - black / 2  # halves: the difference of two float64 may be beyond float64
-    result = np.zeros(values.shape, np.uint8)
-    for rows in bands(*values.shape[:2]) if half else ():
-        shares = (values[rows].astype(np.float64) / 2 - black / 2) / half
-        result[rows] = np.floor(shares * 255 + 0.5)
+    result = np.empty(values.shape, np.uint8)
+    if values.dtype == np.uint16:  # a table is several times as fast
+        table = _scale(np.arange(65536).clip(max=white), black, white)
+        for rows in bands(*values.shape[:2]):
+            result[rows] = table[values[rows]]
+        return result
+    for rows in bands(*values.shape[:2]):
+        result[rows] = _scale(values[rows], black, white)
     return result
 
 
@@ -116,15 +120,20 @@ def empty_upright(height: int, width: int, channels: int, turn: int) -> tuple[Pi
 
 def _black_and_white(values: NDArray[Any]) -> tuple[float, float]:
     """What becomes 0 and what 255."""
-    least, greatest = np.inf, -np.inf
-    for rows in bands(*values.shape[:2]):
-        band = values[rows].astype(np.float64)
-        if not np.isfinite(band).all():
-            raise UnreadableError(Finding("holds NaN or infinite values", "replace them with numbers first"))
-        least, greatest = min(least, float(band.min())), max(greatest, float(band.max()))
+    least, greatest = float(values.min()), float(values.max())
+    if not (math.isfinite(least) and math.isfinite(greatest)):
+        raise UnreadableError(Finding("holds NaN or infinite values", "replace them with numbers first"))
     if values.dtype.kind in "ui" and least >= 0:
-        return 0.0, 2.0 ** max(int(greatest).bit_length(), 8) - 1
+        return 0.0, 2.0 ** max(int(values.max()).bit_length(), 8) - 1
     return (0.0, 1.0) if least >= 0 and greatest <= 1 else (least, greatest)
+
+
+def _scale(values: NDArray[Any], black: float, white: float) -> Pixels:
+    half = white / 2 - black / 2  # halves: the difference of two float64 may be beyond float64
+    if not half:
+        return np.zeros(values.shape, np.uint8)
+    shares = (values.astype(np.float64) / 2 - black / 2) / half
+    return np.floor(shares * 255 + 0.5).astype(np.uint8)
 
 
 def _luminance(band: Pixels) -> Pixels:
