@@ -96,7 +96,7 @@ def sets(folder: Path) -> dict[str, list[bytes]]:
         "GIF": {},
     }
     made = {name: [encoded(image, name, **options) for image in images] for name, options in kinds.items()}
-    return {"JPEG, small (176 px)": small_photos(folder), "JPEG, large (3,000 px and more)": large, **made}
+    return {"JPEG, 176 px": small_photos(folder), "JPEG, 3000 px and more": large, **made}
 
 
 def row(name: str, files: list[bytes], rounds: int, at_least: int = 0) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def measure(rounds: int) -> dict[str, Any]:
     pillow_heif.register_heif_opener()  # what "Pillow alone" needs for HEIC
     files = sets(data_folder())
     rows = [row(name, files[name], rounds) for name in files]
-    name = "JPEG, large (3,000 px and more)"
+    name = "JPEG, 3000 px and more"
     rows.insert(2, row(f"{name}, at_least={2 * SIDE}", files[name], rounds, 2 * SIDE))
     return {"job": f"read and resize to a short side of {SIDE} px, one core", "rounds": rounds, "rows": rows}
 

@@ -59,6 +59,31 @@ def srgb() -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
+INKS = {
+    (255, 0, 0, 0): (0, 158, 224),
+    (0, 255, 0, 0): (226, 0, 122),
+    (0, 0, 255, 0): (255, 236, 0),
+    (0, 0, 0, 255): (30, 28, 28),
+}
+"""What full cyan, magenta, yellow and black print as, in sRGB."""
+
+
+@cache
+def press() -> bytes:
+    """A printer's profile: a table of the colours, as Lab, of its inks, two steps of each."""
+    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    lab = {}
+    for ink, colour in {(0, 0, 0, 0): (255, 255, 255), **INKS}.items():
+        lab[ink] = bytes(ImageCms.applyTransform(Image.new("RGB", (1, 1), colour), to_lab).getpixel((0, 0)))
+    corners = [tuple(255 * (number >> shift & 1) for shift in (3, 2, 1, 0)) for number in range(16)]
+    table = b"".join(lab.get(corner, bytes((0, 128, 128))) for corner in corners)
+    identity = struct.pack(">9i", *(65536 * (n % 4 == 0) for n in range(9)))
+    lut = b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + identity + bytes(range(256)) * 4 + table + bytes(range(256)) * 3
+    profile = bytearray(icc(b"CMYK", {b"wtpt": xyz(D50), **dict.fromkeys((b"A2B0", b"A2B1"), lut)}))
+    profile[12:16], profile[20:24] = b"prtr", b"Lab "
+    return bytes(profile)
+
+
 def by_hand(picture: np.ndarray) -> np.ndarray:
     """Adobe RGB uint8 [H, W, 3] as sRGB float, by the formulas of both standards."""
     light = (picture / 255) ** 2.19921875 @ np.array(ADOBE)  # [H, W, 3] XYZ under D50
@@ -125,6 +150,15 @@ def test_a_palette_and_transparency_keep_their_places() -> None:
     palette = photo().convert("P")
     expected = by_hand(np.asarray(palette.convert("RGB")))
     assert np.abs(read(encode(palette, "PNG", icc_profile=adobe_rgb())) - expected).mean() < 0.5
+
+
+@pytest.mark.parametrize("format", ["JPEG", "TIFF"])
+@pytest.mark.parametrize("ink", INKS)
+def test_inks_have_the_colours_of_their_press(format: str, ink: tuple[int, int, int, int]) -> None:
+    options = {"quality": 100} if format == "JPEG" else {}
+    data = encode(Image.new("CMYK", (16, 16), ink), format, icc_profile=press(), **options)
+    assert np.abs(read(data)[8, 8].astype(int) - INKS[ink]).max() <= 6
+    assert np.abs(read(encode(Image.new("CMYK", (16, 16), ink), format))[8, 8].astype(int) - INKS[ink]).max() > 15
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
