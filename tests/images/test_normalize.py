@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dinokit.errors import UserError
 from dinokit.images.normalize import IMAGENET, SATELLITE, Statistics, normalize
 
 
@@ -24,6 +25,9 @@ def test_any_number_of_channels_has_its_own_numbers() -> None:
         :, None, None
     ]
     torch.testing.assert_close(normalize(pictures, statistics), expected)
+    for other in (IMAGENET, Statistics((0.5,), (0.5,))):
+        with pytest.raises(UserError, match="pictures of 5 channels meet statistics of"):
+            normalize(pictures, other)
 
 
 @pytest.mark.parametrize("statistics", [IMAGENET, SATELLITE])

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dinokit.errors import UserError
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -30,7 +32,10 @@ SATELLITE = Statistics(mean=(0.430, 0.411, 0.296), std=(0.213, 0.156, 0.143))
 
 
 def normalize(pictures: Tensor, statistics: Statistics, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Turn uint8 [B, C, H, W] into (pictures / 255 - mean) / std of `dtype`, on the same device."""
+    """Turn uint8 [B, C, H, W] into (pictures / 255 - mean) / std of `dtype`, on the same device.
+
+    Raises `UserError` where the statistics are those of another number of channels.
+    """
     return _scale_and_shift(pictures.to(dtype), statistics, white=255)
 
 
@@ -40,6 +45,10 @@ def standardize(pictures: Tensor, statistics: Statistics) -> Tensor:
 
 
 def _scale_and_shift(pictures: Tensor, statistics: Statistics, white: int) -> Tensor:
+    channels, known = pictures.shape[-3], len(statistics.mean)
+    if channels != known:
+        hint = "give pictures of as many channels, or the model as many numbers as mean and std"
+        raise UserError(f"pictures of {channels} channels meet statistics of {known}", hint)
     mean = torch.tensor(statistics.mean, dtype=torch.float64)
     std = torch.tensor(statistics.std, dtype=torch.float64)
     scale = (1 / (white * std)).to(pictures.device, pictures.dtype)[:, None, None]  # [C, 1, 1]
