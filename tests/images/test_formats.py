@@ -128,6 +128,17 @@ def test_claims_of_absurd_sizes_are_refused_undecoded() -> None:
         assert read(bytes(heif)).size < 10**6
 
 
+def test_files_of_millions_of_empty_parts_are_refused_at_once() -> None:
+    jpeg, png = every_format()["jpeg"], every_format()["png"]
+    for data in (
+        b"\xff\xd8" + b"\xff\xe0\0\2" * 5_000_000 + b"\xff\xe1\0\x08Exif\0\0" + jpeg[2:],
+        png[:33] + png_chunk(b"tEXt", b"") * 5_000_000 + png[33:],
+    ):
+        assert reason(data) == "is damaged"
+        with pytest.raises(ReadError):
+            size(data)
+
+
 def test_a_bomb_inside_a_strip_is_not_unpacked() -> None:
     bomb = zlib.compress(bytes(64 << 20), 9)
     data = tiff_of_size(16, 16, samples=3, compression=8, strip=bomb)

@@ -199,6 +199,8 @@ def test_wrong_arrays_are_refused() -> None:
     for values in (np.zeros((4, 4), complex), np.full((4, 4), "a"), np.full((4, 4), None)):
         assert "values" in reason(values)
     assert "complex64 values" in reason(torch.zeros(3, 4, 4, dtype=torch.complex64))
+    for tensor in (torch.ones(3, 4, 4).to_sparse(), torch.empty(3, 4, 4, device="meta")):
+        assert "values (torch." in reason(tensor)
     for value in (np.nan, np.inf, -np.inf):
         assert reason(np.full((4, 4), value)) == "holds NaN or infinite values"
     for source in (None, 5, ["a.jpg"]):

@@ -18,6 +18,7 @@ from dinokit.images.from_pillow import from_pillow
 from dinokit.images.kinds import UnreadableError
 from dinokit.images.pixels import Pixels, check_size, to_channels, too_large, turn_upright
 from dinokit.images.profiles import conversion
+from dinokit.images.segments import before_pixels, check_parts, is_jpeg
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000")
 _EXIF, _PROFILE = b"Exif\0\0", b"ICC_PROFILE\0"
@@ -41,7 +42,7 @@ def decode(data: bytes, at_least: int, channels: int, page: int = 0) -> Pixels:
 
     page: which picture of a TIFF, below `count_pages`.
     """
-    if data.startswith(b"\xff\xd8\xff") and channels in (1, 3):
+    if is_jpeg(data) and channels in (1, 3):
         picture = _decode_jpeg(data, at_least)
         if picture is not None:
             return to_channels(picture, channels)
@@ -83,7 +84,7 @@ def _orientation(image: Image.Image, data: bytes) -> int:
 
 def _decode_jpeg(data: bytes, at_least: int) -> Pixels | None:
     """Decode with simplejpeg; None for variants that it refuses and Pillow may know."""
-    head = _before_pixels(data)
+    head = before_pixels(data)
     header = _open(data) if _EXIF in head or _PROFILE in head else None
     to_srgb = None if header is None else conversion(header.info.get("icc_profile"), header.mode)
     if to_srgb is not None and to_srgb.mode != "RGB":  # a profile of grey or of inks, not of what simplejpeg gives
@@ -104,14 +105,6 @@ def _decode_jpeg(data: bytes, at_least: int) -> Pixels | None:
     return turn_upright(picture, 1 if header is None else orientation(header))
 
 
-def _before_pixels(data: bytes) -> bytes:
-    """The segments of a JPEG before its pixels, among which are its EXIF block and profile; all of an odd one."""
-    place = 2
-    while data[place : place + 1] == b"\xff" and data[place + 1 : place + 2] != b"\xda":
-        place += 2 + int.from_bytes(data[place + 2 : place + 4])
-    return data[:place] if data[place : place + 2] == b"\xff\xda" else data
-
-
 def _reduction(short_side: int, at_least: int) -> int:
     """Return the largest power of two, up to 8, by which a JPEG may be decoded smaller (others are slow)."""
     factor = 1
@@ -122,6 +115,7 @@ def _reduction(short_side: int, at_least: int) -> int:
 
 def _open(data: bytes, page: int = 0) -> Image.Image:
     """Open the header, bounded."""
+    check_parts(data)
     try:
         image = _open_heic(data) if kinds.is_heic(data) else Image.open(io.BytesIO(data), formats=_FORMATS)
         if page:

@@ -32,6 +32,8 @@ Source = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor
 MAX_BYTES = 256 << 20
 """The largest picture file that is read."""
 
+_UNKNOWN_TO_NUMPY = (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
+
 
 class ReadError(UserError):
     """A picture that cannot be read; `reason` says why ("is truncated"), without the name."""
@@ -145,9 +147,12 @@ def _values(source: NDArray[Any] | Tensor) -> NDArray[Any]:
     if isinstance(source, Tensor):
         if source.ndim != 3 or not source.numel():
             raise UnreadableError(_shape(source.shape, "give [C, H, W]"))
-        plain = source.detach().cpu()
-        plain = plain.float() if plain.dtype == torch.bfloat16 else plain
-        return plain.permute(1, 2, 0).numpy()  # [C, H, W] -> [H, W, C]
+        try:
+            plain = source.detach().cpu().permute(1, 2, 0)  # [C, H, W] -> [H, W, C]
+            return plain.float().numpy() if plain.dtype in _UNKNOWN_TO_NUMPY else plain.numpy()
+        except (TypeError, RuntimeError, NotImplementedError):
+            reason = f"holds {source.dtype} values ({source.layout} on {source.device})"
+            raise UnreadableError(Finding(reason, "give a dense tensor of uint8, uint16 or floats")) from None
     values = source[:, :, None] if source.ndim == 2 else source
     if values.ndim != 3 or not values.size:
         raise UnreadableError(_shape(source.shape, "give [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]"))
