@@ -128,6 +128,14 @@ def test_claims_of_absurd_sizes_are_refused_undecoded() -> None:
         assert read(bytes(heif)).size < 10**6
 
 
+@pytest.mark.parametrize("name", [name for name in every_format() if name.startswith("tiff") and name != "tiff big"])
+def test_a_tiff_that_claims_more_rows_than_it_has_is_truncated(name: str) -> None:
+    data = bytearray(every_format()[name])
+    [height] = (place + 8 for kind in (3, 4) if (place := data.find(struct.pack("<HHI", 257, kind, 1))) > 0)
+    data[height : height + 4] = struct.pack("<I", 50_000)
+    assert reason(bytes(data)) in ("is truncated", "is damaged")
+
+
 def test_files_of_millions_of_empty_parts_are_refused_at_once() -> None:
     jpeg, png = every_format()["jpeg"], every_format()["png"]
     for data in (

@@ -6,6 +6,7 @@ codecs whose output is bounded by the size of their strip or tile are let in.
 
 import io
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,7 @@ MAX_VALUES_BYTES = 8 * MAX_PIXELS
 
 _STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS, _SAMPLES, _ORIENTATION = 258, 277, 274
+_STRIPS, _ROWS_OF_STRIP, _TILES = 273, 278, 324
 _BOUNDED_CODECS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits", 34925: "LZMA", 50000: "ZSTD"}
 _RGB = 2
 _ALPHA = (1, 2)
@@ -37,14 +39,23 @@ def is_tiff(data: bytes) -> bool:
 
 
 def is_beyond_pillow(data: bytes, channels: int, page: int = 0) -> bool:
-    """Whether Pillow would not read this page, or not all that it holds and `channels` ask for."""
+    """Whether Pillow would not read this page, or not all that it holds and `channels` ask for.
+
+    Raises `UnreadableError` for a page that lacks rows, which Pillow would fill with black.
+    """
     try:
         image: Any = Image.open(io.BytesIO(data), formats=("TIFF",))
         image.seek(page)
         bits, samples = image.tag_v2.get(_BITS, (1,)), image.tag_v2.get(_SAMPLES, 1)
+        if _TILES not in image.tag_v2:
+            rows_of_each = image.tag_v2.get(_ROWS_OF_STRIP, image.height)
+            if len(image.tag_v2.get(_STRIPS, ())) * rows_of_each < image.height:
+                raise UnreadableError(kinds.TRUNCATED)
         if samples == 1:
             return bool(image.mode == "I")  # 16-bit signed and 32-bit integers: their signs get lost
         return max(bits) > 8 or (channels not in (1, 3) and samples != len(image.getbands()))
+    except UnreadableError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return False
     except Exception:  # hostile tags
@@ -110,9 +121,12 @@ def _check(page: Any, length: int) -> None:
         names = ", ".join(dict.fromkeys(_BOUNDED_CODECS.values()))
         reason = f"is a TIFF compressed by {getattr(page.compression, 'name', page.compression)}"
         raise UnreadableError(Finding(reason, f"save it uncompressed, or by one of: {names}"))
-    segments = zip(page.dataoffsets, page.databytecounts, strict=False)
+    offsets, counts = page.dataoffsets, page.databytecounts
     lost_bits = page.samplesperpixel > 1 and _BITS not in page.tags  # lay beyond the end; tifffile assumes single bits
-    if lost_bits or any(offset + count > length for offset, count in segments):
+    lost_strips = math.prod(page.chunked) > min(len(offsets), len(counts))
+    beyond_the_end = any(offset + count > length for offset, count in zip(offsets, counts, strict=False))
+    too_short = page.compression == 1 and all(counts) and sum(counts) < page.nbytes
+    if lost_bits or lost_strips or beyond_the_end or too_short:
         raise UnreadableError(kinds.TRUNCATED)
 
 
