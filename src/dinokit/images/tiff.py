@@ -25,7 +25,7 @@ MAX_VALUES_BYTES = 8 * MAX_PIXELS
 
 _STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS, _SAMPLES, _ORIENTATION = 258, 277, 274
-_STRIPS, _ROWS_OF_STRIP, _TILES = 273, 278, 324
+_HEIGHT, _STRIPS, _ROWS_OF_STRIP, _TILES = 257, 273, 278, 324
 _BOUNDED_CODECS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits", 34925: "LZMA", 50000: "ZSTD"}
 _RGB = 2
 _ALPHA = (1, 2)
@@ -47,10 +47,8 @@ def is_beyond_pillow(data: bytes, channels: int, page: int = 0) -> bool:
         image: Any = Image.open(io.BytesIO(data), formats=("TIFF",))
         image.seek(page)
         bits, samples = image.tag_v2.get(_BITS, (1,)), image.tag_v2.get(_SAMPLES, 1)
-        if _TILES not in image.tag_v2:
-            rows_of_each = image.tag_v2.get(_ROWS_OF_STRIP, image.height)
-            if len(image.tag_v2.get(_STRIPS, ())) * rows_of_each < image.height:
-                raise UnreadableError(kinds.TRUNCATED)
+        if _lacks_rows(image.tag_v2):
+            raise UnreadableError(kinds.TRUNCATED)
         if samples == 1:
             return bool(image.mode == "I")  # 16-bit signed and 32-bit integers: their signs get lost
         return max(bits) > 8 or (channels not in (1, 3) and samples != len(image.getbands()))
@@ -92,6 +90,11 @@ def count_pages(data: bytes) -> int:
     except Exception:  # one that Pillow cannot open at all
         with _open_page(data) as page:
             return len(page.parent.pages)
+
+
+def _lacks_rows(tags: Any) -> bool:
+    rows_of_strip = tags.get(_ROWS_OF_STRIP, tags[_HEIGHT])
+    return _TILES not in tags and bool(len(tags.get(_STRIPS, ())) * rows_of_strip < tags[_HEIGHT])
 
 
 @contextmanager
