@@ -155,13 +155,6 @@ def test_mistakes_are_named(backbone: Backbone) -> None:
         dinokit.load("random:dinokit_vitt16", precision="int3")
 
 
-def test_a_network_of_other_channels_reads_tensors_only() -> None:
-    backbone = dinokit.load("random:dinokit_vitt16", in_channels=4)
-    assert backbone(torch.zeros(1, 4, 32, 32)).cls.shape == (1, 192)
-    with pytest.raises(UserError, match="reads pictures of 4 channels"):
-        backbone.encode(PICTURES[0], size=32)
-
-
 def test_too_many_patches_name_the_picture(backbone: Backbone, tmp_path: Path) -> None:
     Image.new("RGB", (1, 70_000)).save(tmp_path / "strip.png")
     with pytest.raises(UserError, match=r"strip\.png has too many patches at size 448"):

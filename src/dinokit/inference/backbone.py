@@ -17,16 +17,19 @@ from dinokit.backbones.network import Network, Spec
 from dinokit.checkpoints.load import load_model
 from dinokit.checkpoints.model import LoadedModel, ModelInfo
 from dinokit.errors import UserError
-from dinokit.images.geometry import Size, to_grid
+from dinokit.images.geometry import Fit, Size
 from dinokit.images.normalize import normalize
-from dinokit.images.read import read
+from dinokit.images.read import Source
 from dinokit.inference.precision import Precision, choose_device, choose_dtype
 from dinokit.inference.prepared import Prepared, prepare
+from dinokit.inference.views import expand, make_views
 
 PASS_TOKENS = 2**15
 """Tokens that go through the network in one pass of `encode`, unless one picture has more."""
 
-Picture = str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any]
+One = bytes | Image.Image | np.ndarray[Any, Any]
+Several = str | os.PathLike[str] | Tensor | Sequence[Source]
+"""What may stand for more than one picture: folders, patterns, batches and lists."""
 
 
 class Backbone:
@@ -102,48 +105,48 @@ class Backbone:
         return self.prepared.intermediate(pictures.to(self.device), layers, norm)
 
     @overload
-    def encode(self, pictures: Picture, size: Size | None = None, batch_size: int = 16) -> Features: ...
+    def encode(
+        self, pictures: One, size: Size | None = None, batch_size: int = 16, fit: Fit = "resize"
+    ) -> Features: ...
     @overload
     def encode(
-        self, pictures: Sequence[Picture], size: Size | None = None, batch_size: int = 16
+        self, pictures: Several, size: Size | None = None, batch_size: int = 16, fit: Fit = "resize"
     ) -> Features | list[Features]: ...
     def encode(
-        self, pictures: Picture | Sequence[Picture], size: Size | None = None, batch_size: int = 16
+        self, pictures: One | Several, size: Size | None = None, batch_size: int = 16, fit: Fit = "resize"
     ) -> Features | list[Features]:
-        """Features of one picture or several: paths, bytes, Pillow pictures, uint8 arrays [H, W, 3].
+        """Features of one picture or several.
 
-        size: the short side in pixels, (height, width) or "native"; None: the size the model was trained at. Each
-        side is resized to the nearest multiple of the patch size: the aspect may change by half a patch, nothing
-        is cropped. Pictures of one grid give one `Features` of B pictures; pictures whose grids differ give a list
-        of `Features` of one picture each, in order. Raises `UserError` for pictures that cannot be read or would
-        become more than `images.geometry.MAX_PATCHES` patches.
+        pictures: a path, a folder, a glob pattern, bytes, a Pillow picture, an array [H, W] or [H, W, C], a tensor
+        [C, H, W] or [B, C, H, W], or several of them; of uint8, or scaled to it by the rule of `images.pixels`
+        (normalised tensors go to the backbone itself). size: the short side in pixels, (height, width) or "native";
+        None: the size the model was trained at. fit: "resize" brings each side to the nearest multiple of the patch
+        size: the aspect may change by half a patch; "pad" keeps the aspect and fills up at the bottom and right.
+        Nothing is cropped. Pictures of one grid give one `Features` of B pictures; pictures whose grids differ give a
+        list of `Features` of one picture each, in order. Raises `UserError` for pictures that cannot be read, have
+        other channels than the network, or would become more than `images.geometry.MAX_PATCHES` patches.
         """
-        single = isinstance(pictures, (str, os.PathLike, bytes, Image.Image, np.ndarray))
-        sources: list[Any] = [pictures] if single else list(pictures)  # type: ignore[arg-type]
-        if not sources:
-            raise UserError("there are no pictures to encode", "give at least one")
-        views, sizes = [], []
-        for source in sources:
-            picture = read(source)
-            sizes.append((picture.shape[0], picture.shape[1]))
-            name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else "the picture"
-            views.append(to_grid(picture, self.info.image_size if size is None else size, self.patch_size, name))
-        features = self.encode_views(views, sizes, batch_size)
-        return Features.join(features) if len({view.shape for view in views}) == 1 else features
+        size = self.info.image_size if size is None else size
+        views = make_views(expand(pictures), size, fit, self.spec, self.info.statistics)
+        pixels = [view.pixels for view in views]
+        spans = [view.span for view in views]
+        features = self.encode_views(pixels, [view.size for view in views], batch_size, spans)
+        return Features.join(features) if len({view.shape for view in pixels}) == 1 else features
 
     @torch.no_grad()
     def encode_views(
-        self, views: Sequence[Tensor], sizes: Sequence[tuple[int, int]], batch_size: int = 16
+        self,
+        views: Sequence[Tensor],
+        sizes: Sequence[tuple[int, int]],
+        batch_size: int = 16,
+        spans: Sequence[tuple[float, float]] | None = None,
     ) -> list[Features]:
-        """Features of uint8 pictures [3, H, W] already on the patch grid, one by one in order.
+        """Features of uint8 pictures [C, H, W] already on the patch grid, one by one in order.
 
-        sizes: (height, width) of the source pictures. Views of one shape go through the network together, at most
+        sizes: (height, width) of the source pictures; spans: of the views, in pixels of the source, where that
+        differs. Views of one shape go through the network together, at most
         `batch_size` and as many as have `PASS_TOKENS`: large pictures need no more memory for being several.
-        Raises `UserError` where the network does not read three channels.
         """
-        if self.spec.in_channels != 3:
-            what = f"{self.info.name} reads pictures of {self.spec.in_channels} channels"
-            raise UserError(what, "give tensors to backbone(...); encode() and the command line have three")
         order = sorted(range(len(views)), key=lambda i: tuple(views[i].shape))
         found: list[Features | None] = [None] * len(views)
         start = 0
@@ -157,7 +160,7 @@ class Backbone:
             rows, cols = result.patches.shape[1:3]
             for n, i in enumerate(chosen):
                 one = slice(n, n + 1)
-                grid = Grid(rows, cols, (sizes[i],))
+                grid = Grid(rows, cols, (sizes[i],), (spans[i],) if spans else ())
                 found[i] = Features(result.cls[one], result.registers[one], result.patches[one], grid)
             start += len(chosen)
         return [features for features in found if features is not None]
