@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -20,16 +21,32 @@ from dinokit.errors import UserError
 from dinokit.images.geometry import Fit, Size
 from dinokit.images.normalize import normalize
 from dinokit.images.read import Source
+from dinokit.inference.compiled import Compiled
+from dinokit.inference.memory import fits
 from dinokit.inference.precision import Precision, choose_device, choose_dtype
 from dinokit.inference.prepared import Prepared, prepare
+from dinokit.inference.tiled import encode_tiles
 from dinokit.inference.views import expand, make_views
 
-PASS_TOKENS = 2**15
-"""Tokens that go through the network in one pass of `encode`, unless one picture has more."""
+PASS_PIXELS = 2**23
+"""Pixels that go through the network in one pass of `encode`, unless one picture has more."""
+TILE_SIDE = 1024
+"""Side in pixels of the tiles of pictures that are too large for one pass."""
+
+Runtime = Literal["torch", "compile"]
+RUNTIMES: dict[str, Callable[[Network, torch.device, torch.dtype], Prepared | Compiled]] = {
+    "torch": prepare,
+    "compile": Compiled,
+}
+"""What computes the features: the prepared copy, or the network under `torch.compile`."""
 
 One = bytes | Image.Image | np.ndarray[Any, Any]
 Several = str | os.PathLike[str] | Tensor | Sequence[Source]
 """What may stand for more than one picture: folders, patterns, batches and lists."""
+
+
+class TilesWarning(UserWarning):
+    """A picture was looked at in tiles, because memory does not suffice for one pass."""
 
 
 class Backbone:
@@ -39,12 +56,16 @@ class Backbone:
     prepared copy of its weights, made at first use; call `refresh` after changing the network's weights.
     """
 
-    def __init__(self, model: LoadedModel, device: str = "auto", precision: Precision = "auto") -> None:
-        self.device = choose_device(device)
+    def __init__(
+        self, model: LoadedModel, device: str = "auto", precision: Precision = "auto", runtime: Runtime = "torch"
+    ) -> None:
+        if runtime not in RUNTIMES:
+            raise UserError(f"runtime {runtime!r} is unknown", f"give {' or '.join(RUNTIMES)}")
+        self.device, self.runtime = choose_device(device), runtime
         self.dtype = choose_dtype(precision, self.device)
         self.info: ModelInfo = model.info
         self.network: Network = model.network.eval().to(self.device)
-        self._prepared: Prepared | None = None
+        self._prepared: Prepared | Compiled | None = None
 
     @property
     def spec(self) -> Spec:
@@ -72,10 +93,11 @@ class Backbone:
         return self.spec.registers
 
     @property
-    def prepared(self) -> Prepared:
+    def prepared(self) -> Prepared | Compiled:
         """The fast copy that computes the features."""
         if self._prepared is None:
-            self._prepared = prepare(self.network, self.device, self.dtype)
+            make = RUNTIMES[self.runtime]
+            self._prepared = make(self.network, self.device, self.dtype)
         return self._prepared
 
     def refresh(self) -> None:
@@ -106,14 +128,29 @@ class Backbone:
 
     @overload
     def encode(
-        self, pictures: One, size: Size | None = None, batch_size: int = 16, fit: Fit = "resize"
+        self,
+        pictures: One,
+        size: Size | None = None,
+        batch_size: int = 16,
+        fit: Fit = "resize",
+        tile: int | None = None,
     ) -> Features: ...
     @overload
     def encode(
-        self, pictures: Several, size: Size | None = None, batch_size: int = 16, fit: Fit = "resize"
+        self,
+        pictures: Several,
+        size: Size | None = None,
+        batch_size: int = 16,
+        fit: Fit = "resize",
+        tile: int | None = None,
     ) -> Features | list[Features]: ...
     def encode(
-        self, pictures: One | Several, size: Size | None = None, batch_size: int = 16, fit: Fit = "resize"
+        self,
+        pictures: One | Several,
+        size: Size | None = None,
+        batch_size: int = 16,
+        fit: Fit = "resize",
+        tile: int | None = None,
     ) -> Features | list[Features]:
         """Features of one picture or several.
 
@@ -122,7 +159,9 @@ class Backbone:
         (normalised tensors go to the backbone itself). size: the short side in pixels, (height, width) or "native";
         None: the size the model was trained at. fit: "resize" brings each side to the nearest multiple of the patch
         size: the aspect may change by half a patch; "pad" keeps the aspect and fills up at the bottom and right.
-        Nothing is cropped. Pictures of one grid give one `Features` of B pictures; pictures whose grids differ give a
+        Nothing is cropped. tile: the side in pixels of the overlapping tiles in which a larger view is looked at, their
+        features blended; None: in one pass, or where memory does not suffice for that, in tiles of `TILE_SIDE` with a
+        `TilesWarning`. Pictures of one grid give one `Features` of B pictures; pictures whose grids differ give a
         list of `Features` of one picture each, in order. Raises `UserError` for pictures that cannot be read, have
         other channels than the network, or would become more than `images.geometry.MAX_PATCHES` patches.
         """
@@ -130,7 +169,7 @@ class Backbone:
         views = make_views(expand(pictures), size, fit, self.spec, self.info.statistics)
         pixels = [view.pixels for view in views]
         spans = [view.span for view in views]
-        features = self.encode_views(pixels, [view.size for view in views], batch_size, spans)
+        features = self.encode_views(pixels, [view.size for view in views], batch_size, spans, tile)
         return Features.join(features) if len({view.shape for view in pixels}) == 1 else features
 
     @torch.no_grad()
@@ -140,23 +179,26 @@ class Backbone:
         sizes: Sequence[tuple[int, int]],
         batch_size: int = 16,
         spans: Sequence[tuple[float, float]] | None = None,
+        tile: int | None = None,
     ) -> list[Features]:
         """Features of uint8 pictures [C, H, W] already on the patch grid, one by one in order.
 
         sizes: (height, width) of the source pictures; spans: of the views, in pixels of the source, where that
-        differs. Views of one shape go through the network together, at most
-        `batch_size` and as many as have `PASS_TOKENS`: large pictures need no more memory for being several.
+        differs. Views of one shape go through the network together, at most `batch_size` and as many as have
+        `PASS_PIXELS`: large pictures need no more memory for being several. tile: see `encode`.
         """
         order = sorted(range(len(views)), key=lambda i: tuple(views[i].shape))
         found: list[Features | None] = [None] * len(views)
         start = 0
         while start < len(order):
             shape = views[order[start]].shape
-            tokens = 1 + self.num_registers + shape[1] * shape[2] // min(self.patch_size, 16) ** 2
-            several = max(min(batch_size, PASS_TOKENS // tokens), 1)
+            side = self._tile_side(shape[1], shape[2], tile)
+            several = 1 if side else max(min(batch_size, PASS_PIXELS // (shape[1] * shape[2])), 1)
             chosen = [i for i in order[start : start + several] if views[i].shape == shape]
-            batch = torch.stack([views[i] for i in chosen]).to(self.device)
-            result = self.prepared(normalize(batch, self.info.statistics, self.dtype))
+            if side:
+                result = self._encode_tiles(views[chosen[0]], side)
+            else:
+                result = self._pass(torch.stack([views[i] for i in chosen]))
             rows, cols = result.patches.shape[1:3]
             for n, i in enumerate(chosen):
                 one = slice(n, n + 1)
@@ -164,6 +206,28 @@ class Backbone:
                 found[i] = Features(result.cls[one], result.registers[one], result.patches[one], grid)
             start += len(chosen)
         return [features for features in found if features is not None]
+
+    def _pass(self, views: Tensor) -> Features:
+        """One pass of uint8 [b, C, h, w]."""
+        return self.prepared(normalize(views.to(self.device), self.info.statistics, self.dtype))
+
+    def _encode_tiles(self, view: Tensor, side: int) -> Features:
+        several = max(PASS_PIXELS // side**2, 1)
+        return encode_tiles(self._pass, view, side, self.spec.side_multiple, several).to(self.device)
+
+    def _tile_side(self, height: int, width: int, tile: int | None) -> int | None:
+        """The side of the tiles in which a view is looked at, a multiple of the grid's; None: in one pass."""
+        multiple = self.spec.side_multiple
+        if tile is not None:
+            if not isinstance(tile, int) or tile < 2 * multiple:
+                raise UserError(f"tile is {tile!r}", f"give the side of a tile in pixels, {2 * multiple} or more")
+            side = tile // multiple * multiple
+            return side if max(height, width) > side else None
+        if max(height, width) <= TILE_SIDE or fits(self.spec, height * width, self.dtype, self.device):
+            return None
+        what = f"{height} x {width} px do not fit into memory in one pass: looking at tiles of {TILE_SIDE} px"
+        warnings.warn(what, TilesWarning, stacklevel=4)
+        return TILE_SIDE
 
     def _check(self, pictures: Tensor) -> None:
         multiple, channels = self.spec.side_multiple, self.spec.in_channels
@@ -182,12 +246,19 @@ class Backbone:
             )
 
 
-def load(source: str | Path, device: str = "auto", precision: Precision = "auto", **overrides: Any) -> Backbone:
+def load(
+    source: str | Path,
+    device: str = "auto",
+    precision: Precision = "auto",
+    runtime: Runtime = "torch",
+    **overrides: Any,
+) -> Backbone:
     """Load a frozen backbone.
 
     source: `dinokit_vitt16` (bundled), a model or run folder, a `.safetensors` or `.pth` file in Meta's or dinokit's
     key layout, or `random:NAME` for an untrained network. device: auto, cpu, cuda or mps. precision: auto, fp32 or
-    bf16 (auto: bf16 where the device computes it natively). overrides: properties of the network that a bare file
-    cannot tell, such as `norm_eps`. Raises `UserError` for anything that cannot be loaded.
+    bf16 (auto: bf16 where the device computes it natively). runtime: torch, the prepared copy, or compile, which
+    compiles the network at its first call of each shape (for GPUs). overrides: properties of the network that a bare
+    file cannot tell, such as `norm_eps`. Raises `UserError` for anything that cannot be loaded.
     """
-    return Backbone(load_model(source, **overrides), device, precision)
+    return Backbone(load_model(source, **overrides), device, precision, runtime)
