@@ -12,11 +12,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and standard deviation of the red, green and blue channel, for values from 0 to 1."""
+    """Mean and standard deviation of each channel (red, green and blue, or as many as there are), for values 0 to 1."""
 
-    mean: tuple[float, float, float]
+    mean: tuple[float, ...]
     """Subtracted from each channel."""
-    std: tuple[float, float, float]
+    std: tuple[float, ...]
     """Divides each channel afterwards; above 0."""
 
 
