@@ -194,14 +194,15 @@ def architecture(spec: Spec) -> str:
     name = next(name for epsilon, name in _BY_EPSILON.items() if abs(spec.norm_eps / epsilon - 1) < 1e-6)
     if name != _BY_EPSILON[1e-5]:
         return name
-    shape = (spec.width, spec.depth, spec.heads, spec.ffn_hidden)
-    for other, ours in _ARCHITECTURES.items():
-        known = NETWORKS[ours]
-        if isinstance(known, ViTSpec) and shape == (known.width, known.depth, known.heads, known.ffn_hidden):
-            name = other
-            break
+    alike = (other for other, ours in _ARCHITECTURES.items() if _same_blocks(spec, NETWORKS[ours]))
+    name = next(alike, name)
     only_biased, only_plain = name.startswith("vit_tiny"), name.startswith("vit_7b")
     return f"{name}_qkvb" if only_biased or (spec.qkv_bias and not only_plain) else name
+
+
+def _same_blocks(spec: ViTSpec, other: Spec) -> bool:
+    names = ("width", "depth", "heads", "ffn", "ffn_hidden")
+    return isinstance(other, ViTSpec) and all(getattr(spec, name) == getattr(other, name) for name in names)
 
 
 def _same_stages(spec: ConvNeXtSpec, other: Spec) -> bool:
