@@ -202,7 +202,7 @@ def test_timm_refuses_what_only_transformers_can_hold(tmp_path: Path) -> None:
     model = random_model(replace(VIT, mask_k_bias=False))
     with pytest.raises(UserError, match=r"timm cannot hold a bias of the keys \(mask_k_bias=False\)"):
         export(tmp_path, model, "timm")
-    with pytest.raises(UserError, match="timm cannot hold a norm epsilon of 0.001"):
+    with pytest.raises(UserError, match=r"timm cannot hold a norm epsilon of 0\.001"):
         export(tmp_path, random_model(replace(VIT, norm_eps=1e-3)), "timm")
     back = load(source(export(tmp_path, model, "transformers")), model)
     assert difference(model.network, back.network) <= 1e-5

@@ -34,7 +34,7 @@ class PublishedViT(VisionTransformer):
         self.n_storage_tokens, self.chunked_blocks = spec.registers, False
 
     def forward(self, x: Any, masks: Any = None, *, is_training: bool = False) -> Any:  # type: ignore[override]
-        """Class tokens [B, D] of normalised pictures [B, C, H, W]; with `is_training` the dict of `forward_features`."""
+        """Class tokens [B, D] of pictures [B, C, H, W]; with `is_training` all that `forward_features` gives."""
         found = self.forward_features(x, masks)
         return found if is_training else self.head(found["x_norm_clstoken"])
 
@@ -91,8 +91,8 @@ class PublishedConvNeXt(ConvNeXt):
         self.embed_dims, self.n_blocks, self.n_storage_tokens = list(spec.widths), spec.depth, 0
         self.patch_size, self.input_pad_size, self.chunked_blocks = spec.patch_size, 4, False
 
-    def forward(self, x: Any, masks: Any = None, *, is_training: bool = False) -> Any:  # type: ignore[override]
-        """Class tokens [B, D] of normalised pictures [B, C, H, W]; with `is_training` the dict of `forward_features`."""
+    def forward(self, x: Any, masks: Any = None, *, is_training: bool = False) -> Any:
+        """Class tokens [B, D] of pictures [B, C, H, W]; with `is_training` all that `forward_features` gives."""
         found = self.forward_features(x, masks)
         return found if is_training else self.head(found["x_norm_clstoken"])
 

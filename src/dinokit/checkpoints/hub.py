@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from dinokit.checkpoints.files import CONFIG, WEIGHTS_NAMES, read_json_object
+from dinokit.checkpoints.folders import hold
 from dinokit.checkpoints.layouts.meta import promised_hash
 from dinokit.checkpoints.layouts.transformers import PROCESSOR
 from dinokit.checkpoints.weights import PICKLES, file_sha256
@@ -53,7 +54,7 @@ def is_address(text: str) -> bool:
 
 def _library() -> ModuleType:
     try:
-        import huggingface_hub
+        import huggingface_hub.errors
     except ImportError:
         raise UserError("downloads need huggingface_hub", "pip install dinokit[hub]") from None
     return huggingface_hub
@@ -66,6 +67,7 @@ def fetch_repository(text: str) -> Path:
     """
     _library()
     repository, _, revision = text.partition("@")
+    _check_reach(repository, revision)
     config = _fetch(repository, revision, CONFIG)
     if config is None:
         raise UserError(f"the repository {repository} has no {CONFIG}", "it holds no model that dinokit reads")
@@ -82,10 +84,31 @@ def fetch_repository(text: str) -> Path:
     raise UserError(f"the repository {repository} has no {WEIGHTS_NAMES[0]}", "give one with weights")
 
 
+def _check_reach(repository: str, revision: str) -> None:
+    """Raise `UserError` at once where the Hub cannot be reached: the library would try for half a minute."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    errors = _library().errors
+    if isinstance(try_to_load_from_cache(repository, CONFIG, revision=revision or None), str):
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, CONFIG, revision=revision or None))
+    except (errors.HfHubHTTPError, errors.EntryNotFoundError, errors.FileMetadataError) as problem:
+        response = getattr(problem, "response", None)  # an answer, which is understood where the file is fetched
+        if response is not None and response.status_code >= 500:
+            raise UserError(f"the Hub answers with status {response.status_code}", "try again later") from None
+    except (errors.HTTPError, OSError) as problem:
+        raise _out_of_reach(repository, CONFIG, problem) from None
+
+
 def _fetch(repository: str, revision: str, name: str) -> Path | None:
     """One file of a repository; None where it has no such file."""
-    from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
+    errors = _library().errors
+    cached = try_to_load_from_cache(repository, name, revision=revision or None)
+    if cached is not None and not isinstance(cached, str):
+        return None  # known not to exist
     try:
         return Path(hf_hub_download(repository, name, revision=revision or None))
     except errors.GatedRepoError:
@@ -97,13 +120,10 @@ def _fetch(repository: str, revision: str, name: str) -> Path | None:
     except errors.RevisionNotFoundError:
         raise UserError(f"{repository} has no revision {revision!r}", "leave out @REVISION for the newest") from None
     except errors.LocalEntryNotFoundError as problem:
-        cached = try_to_load_from_cache(repository, name, revision=revision or None)
-        if cached is not None and not isinstance(cached, str):
-            return None  # known not to exist
         raise _out_of_reach(repository, name, problem) from None
     except errors.EntryNotFoundError:
         return None
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as problem:
+    except (errors.HTTPError, errors.HFValidationError, OSError) as problem:
         raise UserError(f"{name} of {repository} cannot be downloaded ({_first_line(problem)})", "try again") from None
 
 
@@ -139,19 +159,20 @@ def fetch_address(url: str) -> Path:
     if target.is_file():
         return target
     partial = folder / f"{name}.partial"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        resumed = _download(url, partial)
-        if resumed and not _is_promised(partial, name):  # the beginning was of another file
-            partial.unlink()
-            _download(url, partial)
-        if not _is_promised(partial, name):
-            partial.unlink()
-            what = f"{url[:200]} does not have the hash {promised_hash(name)} that its name promises"
-            raise UserError(what, "the server gives another file: take the address from Meta's mail again")
-        os.replace(partial, target)
-    except OSError as problem:
-        raise UserError(f"{name} cannot be downloaded ({_first_line(problem)})", "run it again: it goes on") from None
+    with hold(folder, "downloading"):
+        try:
+            resumed = _download(url, partial)
+            if resumed and not _is_promised(partial, name):  # the beginning was of another file
+                partial.unlink()
+                _download(url, partial)
+            if not _is_promised(partial, name):
+                partial.unlink()
+                what = f"{url[:200]} does not have the hash {promised_hash(name)} that its name promises"
+                raise UserError(what, "the server gives another file: take the address from Meta's mail again")
+            os.replace(partial, target)
+        except (OSError, library.errors.HTTPError) as problem:
+            what = f"{name} cannot be downloaded ({_first_line(problem)})"
+            raise UserError(what, "run it again: it goes on where it stopped") from None
     return target
 
 
