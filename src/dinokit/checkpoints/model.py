@@ -103,7 +103,7 @@ def _spec_from_config(kind: Any, network: dict[str, Any]) -> Spec:
 def check_info(info: ModelInfo, where: str) -> ModelInfo:
     """`info` itself, or a `UserError` that names what of its picture statistics and size cannot be."""
     if type(info.image_size) is not int or not 1 <= info.image_size <= MAX_SIDE:
-        raise UserError(f"{where}: image_size is {info.image_size!r}", f"give 1 to {MAX_SIDE} pixels")
+        raise UserError(f"{where}: image_size is {str(info.image_size)[:60]!r}", f"give 1 to {MAX_SIDE} pixels")
     for name, values in (("mean", info.statistics.mean), ("std", info.statistics.std)):
         if not all(math.isfinite(value) and (name == "mean" or value > 0) for value in values):
             raise UserError(f"{where}: {name} is {list(values)}", "give finite numbers, those of std above 0")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -115,6 +116,13 @@ def common_losses(spec: Spec, state: State) -> list[str]:
     if not torch.equal(state["rope_embed.periods"].float(), exact):
         lost.append("the rounding of the RoPE periods, which it computes in float32")
     return lost
+
+
+def short_side(size: Any) -> Any:
+    """The shorter of [height, width]; what is no list of whole numbers comes back as it is, to be refused."""
+    if isinstance(size, list) and size and all(type(side) is int for side in size):
+        return min(size)
+    return size
 
 
 def first_with(keys: Iterable[str], start: str) -> str | None:

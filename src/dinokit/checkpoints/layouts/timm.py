@@ -155,7 +155,7 @@ def facts(config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, 
 def _data_facts(about: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {name: tuple(about[name]) for name in ("mean", "std") if isinstance(about.get(name), list)}
     size = about.get("input_size")
-    return found | ({"image_size": min(size[1:])} if isinstance(size, list) and len(size) == 3 else {})
+    return found | ({"image_size": tables.short_side(size[1:])} if isinstance(size, list) else {})
 
 
 def describe(info: ModelInfo, dtype: torch.dtype) -> dict[str, dict[str, Any]]:

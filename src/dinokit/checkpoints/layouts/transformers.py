@@ -126,8 +126,8 @@ def facts(config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, 
     found |= {name: tuple(found[name]) for name in ("depths", "widths") if isinstance(found.get(name), list)}
     if kind == "dinov3_vit":
         found = {"norm_eps": 1e-5, "rope_base": 100.0, "rope_normalize": "separate", "rope_rescale": 2.0} | found
-    if isinstance(found.get("image_size"), list):
-        found["image_size"] = min(found["image_size"], default=0)
+    if "image_size" in found:
+        found["image_size"] = tables.short_side(found["image_size"])
     return found | _processor_facts(processor)
 
 
