@@ -53,6 +53,16 @@ VERBS = (
         ("dinokit info dinokit_vitt16", "dinokit info weights.safetensors --json"),
     ),
     Verb(
+        "convert",
+        LOOK,
+        "Write a model in the layout that transformers, timm or Meta's code reads.",
+        (
+            "dinokit convert runs/mine mine-hf/ --layout transformers",
+            "dinokit convert facebook/dinov3-vits16-pretrain-lvd1689m vits16/ --layout timm",
+        ),
+        "What a layout cannot hold is refused by name; what it leaves out without changing the features is said.",
+    ),
+    Verb(
         "embed",
         LOOK,
         "Write one row of features for each picture into a Parquet table.",

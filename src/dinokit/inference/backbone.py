@@ -64,13 +64,19 @@ class Backbone:
         self.device, self.runtime = choose_device(device), runtime
         self.dtype = choose_dtype(precision, self.device)
         self.info: ModelInfo = model.info
-        self.network: Network = model.network.eval().to(self.device)
+        self.stored: Network = model.network.eval().to(self.device)
+        """The network with weights as they are stored, which may be in bf16."""
         self._prepared: Prepared | Compiled | None = None
+
+    @property
+    def network(self) -> Network:
+        """The plain module in float32; weights that are stored narrower are widened at the first use."""
+        return self.stored.float()
 
     @property
     def spec(self) -> Spec:
         """The shape of the network."""
-        return self.network.spec
+        return self.stored.spec
 
     @property
     def embed_dim(self) -> int:
@@ -97,7 +103,7 @@ class Backbone:
         """The fast copy that computes the features."""
         if self._prepared is None:
             make = RUNTIMES[self.runtime]
-            self._prepared = make(self.network, self.device, self.dtype)
+            self._prepared = make(self.stored, self.device, self.dtype)
         return self._prepared
 
     def refresh(self) -> None:
@@ -255,10 +261,12 @@ def load(
 ) -> Backbone:
     """Load a frozen backbone.
 
-    source: `dinokit_vitt16` (bundled), a model or run folder, a `.safetensors` or `.pth` file in Meta's or dinokit's
-    key layout, or `random:NAME` for an untrained network. device: auto, cpu, cuda or mps. precision: auto, fp32 or
-    bf16 (auto: bf16 where the device computes it natively). runtime: torch, the prepared copy, or compile, which
-    compiles the network at its first call of each shape (for GPUs). overrides: properties of the network that a bare
-    file cannot tell, such as `norm_eps`. Raises `UserError` for anything that cannot be loaded.
+    source: `dinokit_vitt16` (bundled); another catalogue name or a repository OWNER/NAME, from the Hugging Face Hub; a
+    folder of dinokit, transformers or timm; a run folder; a `.safetensors` or `.pth` file in any of these layouts or
+    Meta's, by path or https address; `random:NAME` for an untrained network. device: auto, cpu, cuda or mps.
+    precision: auto, fp32 or bf16 (auto: bf16 where the device computes it natively). runtime: torch, the prepared
+    copy, or compile, which compiles the network at its first call of each shape (for GPUs). overrides: properties of
+    the network that a bare file cannot tell, such as `norm_eps`; `in_channels` makes a network for pictures of another
+    number of channels. Raises `UserError` for anything that cannot be loaded.
     """
     return Backbone(load_model(source, **overrides), device, precision, runtime)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from dinokit.backbones.catalog import NETWORKS, spec_of
-from dinokit.backbones.vit import VisionTransformer
+from dinokit.backbones.network import build
 from dinokit.checkpoints.folders import make_folder
 from dinokit.checkpoints.load import load_model
 from dinokit.checkpoints.model import LoadedModel
@@ -168,7 +168,7 @@ def _start_model(source: str | None, recipe: Recipe) -> LoadedModel:
 def _continued_model(run: Path) -> LoadedModel:
     """The network of the latest checkpoint, which gives its weights later."""
     info = read_info(run)
-    return LoadedModel(VisionTransformer(info.spec), info)
+    return LoadedModel(build(info.spec), info)
 
 
 def _check_start(start: LoadedModel, recipe: Recipe, order: Order) -> None:
