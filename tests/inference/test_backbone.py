@@ -62,7 +62,7 @@ def test_a_batch_gives_what_single_pictures_give(backbone: Backbone) -> None:
 
 
 def test_large_pictures_go_through_the_network_one_by_one(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dinokit.inference.backbone.PASS_TOKENS", 50)
+    monkeypatch.setattr("dinokit.inference.backbone.PASS_PIXELS", 2 * 64 * 64)
     fast, asked = backbone.prepared, []
 
     def note(pictures: torch.Tensor) -> dinokit.Features:
@@ -72,7 +72,7 @@ def test_large_pictures_go_through_the_network_one_by_one(backbone: Backbone, mo
     monkeypatch.setattr(backbone, "_prepared", note)
     small, large = np.zeros((64, 64, 3), np.uint8), np.zeros((96, 160, 3), np.uint8)
     found = backbone.encode([large, small, small, large, small], size="native")
-    assert [len(features.tokens[0]) for features in found] == [60, 16, 16, 60, 16]  # and 5 more tokens each
+    assert [len(features.tokens[0]) for features in found] == [60, 16, 16, 60, 16]
     assert asked == [(2, 3, 64, 64), (1, 3, 64, 64), (1, 3, 96, 160), (1, 3, 96, 160)]
 
 
