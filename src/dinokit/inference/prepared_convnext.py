@@ -23,7 +23,7 @@ from dinokit.inference.folding import bias_of, fold_norm, fold_scale, freeze
 from dinokit.inference.linear import Product, in_blocks, packing_pays, pad_rows
 from dinokit.inference.side_by_side import run_side_by_side, split_batch
 
-_TOKEN_PIXELS = 8 * 8
+_TOKEN_PIXELS = 14 * 14
 """Pixels that weigh as much, in a ConvNeXt, as one token of a ViT."""
 
 
