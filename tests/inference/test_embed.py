@@ -21,7 +21,7 @@ from dinokit.checkpoints.folders import hold
 from dinokit.errors import UserError
 from dinokit.inference import embedding_table
 from dinokit.inference.backbone import load
-from dinokit.inference.embed import embed_pictures
+from dinokit.inference.embed import EmbedSettings, embed_pictures
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -30,17 +30,18 @@ REAL = Path(__file__).parents[1] / "pictures"
 SLOW = """
 import sys, time, torch
 from pathlib import Path
-from dinokit.inference import embed, embedding_table
+from dinokit.inference import embedding_table
+from dinokit.inference.backbone import Backbone
 torch.set_num_threads(1)
 photos, part, out, model = sys.argv[1:]
 embedding_table.PART_PICTURES = int(part)
-work, begun = embed._embed_chunk, []
+work, begun = Backbone.encode_views, []
 def slow(*arguments):
     begun.append(1)
     Path(out + ".begun-" + str(len(begun))).touch()
-    time.sleep(0.1)
+    time.sleep(0.05)
     return work(*arguments)
-embed._embed_chunk = slow
+Backbone.encode_views = slow
 from dinokit.cli.app import main
 sys.exit(main(["embed", photos, "--out", out, "--model", model, "--size", "64", "--batch-size", "1"]))
 """
@@ -54,9 +55,10 @@ def embed(source: Path, out: Path, **options: Any) -> dict[str, Any]:
             yield item
         assert count == total, label
 
-    chosen = {"model": MODEL, "size": 64, "batch_size": 1, **options}
-    chosen["backbone"] = load(chosen.pop("model"), **chosen.pop("assume", {}))
-    return embed_pictures([str(source)], out, track=track, **{"say": print, **chosen})
+    backbone = load(options.pop("model", MODEL), **options.pop("assume", {}))
+    say = options.pop("say", print)
+    settings = EmbedSettings(**{"size": 64, "batch_size": 1, **options})
+    return embed_pictures([str(source)], out, backbone, settings, track, say)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +147,7 @@ def test_stopped_halfway_and_continued(
     arguments = [sys.executable, "-c", SLOW, str(photos), str(part), str(out), MODEL]
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
-        while not Path(f"{out}.begun-6").exists() and time.monotonic() < deadline:
+        while not Path(f"{out}.begun-20").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(stop)
         stderr = process.communicate(timeout=60)[1]
@@ -222,10 +224,16 @@ def test_the_parts_of_another_job_are_left_alone(
 
 def test_parts_without_a_readable_picture(tmp_path: Path) -> None:
     row = embedding_table.Row
-    folder = embedding_table.PartFolder(tmp_path / "a.parquet", {"model": "x"}, 2)
-    folder.add([row("a", 1, 2, np.ones(2, np.float32)), row("b", unreadable="is empty")])
-    folder.add([row("c", unreadable="is empty")])
-    folder.add([row("d", 3, 4, np.zeros(2, np.float32))])
+    columns = embedding_table.VectorColumns(("embedding",), 2, "float32")
+    folder = embedding_table.PartFolder(tmp_path / "a.parquet", {"model": "x"}, columns)
+    for rows in (
+        [row("a", 1, 2, (np.ones(2, np.float32),)), row("b", unreadable="is empty")],
+        [row("c", unreadable="is empty")],
+        [row("d", 3, 4, (np.zeros(2, np.float32),))],
+    ):
+        folder.add(rows)
+        folder.flush()
+    assert len(folder.parts) == 3
     assert folder.done == 4
     assert list(folder.unreadable()) == [("b", "is empty"), ("c", "is empty")]
     assert folder.finish() == 2
