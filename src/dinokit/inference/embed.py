@@ -24,7 +24,6 @@ from dinokit.checkpoints.names import lossless
 from dinokit.checkpoints.save import write_atomically
 from dinokit.data.listing import SkippedFiles
 from dinokit.data.opening import open_pictures
-from dinokit.data.pictures import Pictures
 from dinokit.data.track import Track
 from dinokit.errors import UserError
 from dinokit.inference.backbone import Backbone
@@ -99,8 +98,11 @@ def embed_pictures(
         if continued:
             say(f"going on after {continued} pictures")
         rate = _embed_rest(stream, folder, settings.ray_workers, track)
-        _check_any_readable(stream, folder)
-        _list_errors(out, folder, skipped)
+        bad = list(folder.unreadable())
+        if len(bad) == len(pictures):
+            folder.discard()
+            stream.refuse(bad)
+        _list_errors(out, bad, skipped)
         rows = folder.finish()
     return {
         "rows": rows,
@@ -149,26 +151,12 @@ def _row(place: str, seen: Seen[Vectors]) -> Row:
     return Row(place, width, height, seen.found, seen.unreadable)
 
 
-def _check_any_readable(stream: Stream[Vectors], folder: PartFolder) -> None:
-    """Raise `UserError`, and forget the job, if not a single picture could be read."""
-    bad = list(folder.unreadable())
-    if len(bad) < len(stream.pictures):
-        return
-    folder.discard()
-    if len(bad) == 1:
-        stream.view(0)  # raises, with what to do about it
-    raise UserError(
-        f"none of the {len(bad)} pictures can be read, for example: {bad[0][0]} {bad[0][1]}",
-        "name JPEG, PNG or WebP pictures",
-    )
-
-
-def _list_errors(out: Path, folder: PartFolder, skipped: SkippedFiles) -> None:
+def _list_errors(out: Path, bad: Sequence[tuple[str, str]], skipped: SkippedFiles) -> None:
     """Write, or remove, the list of what was skipped: JSON lines of `path`, as in the table, and `reason`.
 
     `skipped` becomes complete: unreadable pictures join what was left out when the set was opened.
     """
-    for name, reason in folder.unreadable():
+    for name, reason in bad:
         skipped.add(name, reason)
     path = out.with_name(out.name + ERRORS)
     if not skipped.entries:

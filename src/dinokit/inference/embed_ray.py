@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +28,9 @@ BLOCK = 256
 """Pictures that a worker takes at a time."""
 _OWN_PROCESSORS = 2
 """Logical processors left to Ray's own tasks: with as many workers as processors it waits for ever."""
+_MOST_TASKS = 4096
+_TOLD = re.compile(r"dinokit\.errors\.UserError: (.*)")
+"""What a worker said to the person, in Ray's account of its end."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +58,27 @@ class _Worker:
         self.numbers = task.numbers
         self.stream = replace(task.stream, backbone=Backbone(task.model, task.device, task.precision))
 
-    def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The pictures of one block as a table."""
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """One block of pictures: `number`, `shape`, `unreadable` and `vectors` [pictures, columns, D] of each.
+
+        The whole of it at once: what Ray repeats after a failure must come in the same pieces.
+        """
         start = int(batch["id"][0]) * BLOCK
-        for chunk in self.stream.chunks(self.numbers[start : start + BLOCK]):
-            yield _to_table(chunk, self.stream.backbone.embed_dim)
+        numbers = self.numbers[start : start + BLOCK]
+        seen = [one for chunk in self.stream.chunks(numbers) for one in chunk]
+        columns = max((len(one.found) for one in seen if one.found is not None), default=1)
+        nothing = (np.zeros(self.stream.backbone.embed_dim, np.float32),) * columns
+        return {
+            "number": np.array(numbers, np.int64),
+            "shape": np.array([one.shape for one in seen], np.int64),
+            "unreadable": np.array([one.unreadable for one in seen], object),
+            "vectors": np.array([nothing if one.found is None else one.found for one in seen], np.float32),
+        }
 
 
-def chunks_by_workers(stream: Stream[Vectors], numbers: range, workers: int) -> Generator[list[Seen[Vectors]], None, None]:
+def chunks_by_workers(
+    stream: Stream[Vectors], numbers: range, workers: int
+) -> Generator[list[Seen[Vectors]], None, None]:
     """What `stream.chunks(numbers)` gives, computed by `workers` processes. `UserError` without Ray."""
     try:
         import ray.data
@@ -68,24 +86,44 @@ def chunks_by_workers(stream: Stream[Vectors], numbers: range, workers: int) -> 
         raise UserError("--ray needs Ray", "pip install dinokit[ray]") from None
     if not len(numbers):
         return
+    blocks = -(-len(numbers) // BLOCK)
+    workers = min(workers, blocks)
     with _connected(workers), _quiet_and_in_order():
-        processors = int(ray.cluster_resources().get("CPU", 0)) - _OWN_PROCESSORS
-        threads = max(processors // workers, 1)
-        backbone = stream.backbone
-        precision = "bf16" if backbone.dtype == torch.bfloat16 else "fp32"
-        model = LoadedModel(backbone.network.cpu(), backbone.info)
-        task = _Task(replace(stream, backbone=None), model, backbone.device.type, precision, numbers, os.getcwd(), threads)  # type: ignore[arg-type]
-        blocks = -(-len(numbers) // BLOCK)
-        found = ray.data.range(blocks, override_num_blocks=min(blocks, 4096)).map_batches(
+        threads = max((int(ray.cluster_resources()["CPU"]) - _OWN_PROCESSORS) // workers, 1)
+        found = ray.data.range(blocks, override_num_blocks=min(blocks, _MOST_TASKS)).map_batches(
             _Worker,
-            fn_constructor_args=(ray.put(task),),
+            fn_constructor_args=(ray.put(_describe(stream, numbers, threads)),),
             batch_size=1,
             concurrency=workers,
             num_cpus=threads,
-            num_gpus=1 if backbone.device.type == "cuda" else 0,
+            num_gpus=1 if stream.backbone.device.type == "cuda" else 0,
         )
-        for table in found.iter_batches(batch_size=None, prefetch_batches=2):
-            yield _from_table(table)
+        done = numbers.start
+        try:
+            for table in found.iter_batches(batch_size=None):
+                assert list(table["number"]) == list(range(done, done + len(table["number"])))
+                done += len(table["number"])
+                yield _seen(table)
+        except ray.exceptions.RayError as problem:
+            told = _TOLD.search(str(problem))
+            what = told[1] if told else f"a worker of Ray failed ({type(problem).__name__})"
+            raise UserError(what, "" if told else "what is finished is kept; Ray's logs say more") from problem
+
+
+def _describe(stream: Stream[Vectors], numbers: range, threads: int) -> _Task:
+    backbone = stream.backbone
+    network = backbone.network if backbone.device.type == "cpu" else deepcopy(backbone.network).cpu()
+    precision = "bf16" if backbone.dtype == torch.bfloat16 else "fp32"
+    still: Any = None  # each worker makes its own backbone
+    return _Task(
+        replace(stream, backbone=still),
+        LoadedModel(network, backbone.info),
+        backbone.device.type,
+        precision,
+        numbers,
+        os.getcwd(),
+        threads,
+    )
 
 
 @contextmanager
@@ -116,7 +154,7 @@ def _quiet_and_in_order() -> Iterator[None]:
     context, log = DataContext.get_current(), logging.getLogger("ray.data")
     before = context.execution_options.preserve_order, context.enable_progress_bars, log.level
     context.execution_options.preserve_order, context.enable_progress_bars = True, False
-    log.setLevel(logging.ERROR)
+    log.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
@@ -124,18 +162,7 @@ def _quiet_and_in_order() -> Iterator[None]:
         log.setLevel(before[2])
 
 
-def _to_table(chunk: list[Seen[Vectors]], width: int) -> dict[str, Any]:
-    """A chunk as columns; `vectors` [pictures, columns, D], zeros for pictures that could not be read."""
-    columns = max((len(seen.found) for seen in chunk if seen.found is not None), default=1)
-    nothing = (np.zeros(width, np.float32),) * columns
-    return {
-        "shape": np.array([seen.shape for seen in chunk], np.int64),
-        "unreadable": np.array([seen.unreadable for seen in chunk], object),
-        "vectors": np.array([nothing if seen.found is None else seen.found for seen in chunk], np.float32),
-    }
-
-
-def _from_table(table: dict[str, Any]) -> list[Seen[Vectors]]:
+def _seen(table: dict[str, Any]) -> list[Seen[Vectors]]:
     rows = zip(table["shape"], table["unreadable"], table["vectors"], strict=True)
     return [
         Seen(unreadable=str(reason)) if reason else Seen((int(shape[0]), int(shape[1])), tuple(vectors))

@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 import torch
 
 from dinokit.backbones.features import Features
 from dinokit.data.pictures import Pictures
+from dinokit.errors import UserError
 from dinokit.images import read as reading
 from dinokit.images.geometry import to_grid
 from dinokit.inference.backbone import Backbone
@@ -77,6 +78,15 @@ class Stream(Generic[T]):
                 yield seen
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def refuse(self, bad: Sequence[tuple[str, str]]) -> NoReturn:
+        """Raise the `UserError` for pictures none of which can be read; `bad` has the path and the reason of each."""
+        if len(bad) == 1:
+            self.view(0)  # raises, with what to do about it
+        raise UserError(
+            f"none of the {len(bad)} pictures can be read, for example: {bad[0][0]} {bad[0][1]}",
+            "name JPEG, PNG or WebP pictures",
+        )
 
     def _most(self) -> int:
         """Pictures a chunk has at most."""
