@@ -34,10 +34,9 @@ def embed(
     size
         Short side in pixels; without it, the size the model was trained at.
     tokens
-        What the column embedding holds: the class token, or the mean of the patches; cls+mean writes that beside it,
-        into the column mean_patch.
+        What embedding holds: the class token or the mean of the patches; cls+mean has the latter in mean_patch.
     dtype
-        Number format of these columns. float16 halves the file and loses nothing that a search would notice.
+        Number format of these columns; float16 halves the file.
     batch_size
         Pictures at a time.
     ray
