@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers_faults import Killed, killed_at, moments
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -145,6 +146,20 @@ def test_stopped_halfway_and_continued(stop: signal.Signals, tmp_path: Path) -> 
         np.testing.assert_allclose(found.astype(float), right.astype(float), atol=0.05)
 
 
+def test_killed_at_any_of_twenty_moments_and_continued(tmp_path: Path) -> None:
+    with killed_at(10**9) as left:
+        write(REAL, tmp_path / "whole")
+    whole = entries(tmp_path / "whole")
+    for moment in moments(10**9 - left[0]):
+        out = tmp_path / f"killed-{moment}"
+        with pytest.raises(Killed), killed_at(moment):
+            write(REAL, out)
+        assert write(REAL, out)["files"] == 8
+        assert entries(out) == whole
+        assert set(os.listdir(out)) == set(os.listdir(tmp_path / "whole"))
+        assert all(load_file(out / line["file"])["patches"].shape[0] == line["rows"] for line in whole)
+
+
 def test_a_lost_line_is_made_again(tmp_path: Path) -> None:
     out = tmp_path / "f"
     write(REAL, out)
@@ -159,7 +174,7 @@ def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
     photo = REAL / "000000000790.jpg"
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").touch()
-    with pytest.raises(UserError, match="--out .*mine holds other files: name a new folder"):
+    with pytest.raises(UserError, match=r"--out .*mine holds other files: name a new folder"):
         write(photo, tmp_path / "mine")
     assert os.listdir(tmp_path / "mine") == ["letter.txt"]
     write(photo, tmp_path / "f")

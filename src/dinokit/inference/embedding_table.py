@@ -4,8 +4,8 @@ Finished pictures lie in `FILE.parquet.parts/` as complete Parquet files, each n
 carrying the list of those that could not be read. A part appears by rename: it is whole or not there. At the end
 the parts are streamed into one file. Columns: `path` string (what opens the picture from where the command ran, or
 SHARD.tar/MEMBER; names that are no UTF-8 as `checkpoints.names.lossless` writes them), `width`, `height` int32 (pixels
-of the source picture), then the vectors, fixed-size lists of D floats. Vectors are split into byte streams, the only
-encoding that makes floats smaller.
+of the source picture), then the vectors, fixed-size lists of D floats. Those in float32 are split into byte streams,
+the only encoding that makes floats smaller; DuckDB cannot read float16 in that form.
 """
 
 from __future__ import annotations
@@ -76,8 +76,9 @@ class VectorColumns:
 
     def encoding(self) -> dict[str, Any]:
         """How Parquet stores them."""
-        split = {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in self.names}
-        return {"compression": "zstd", "use_dictionary": ["path"], "column_encoding": split}
+        encoding = "BYTE_STREAM_SPLIT" if self.dtype == "float32" else "PLAIN"
+        columns = {f"{name}.list.element": encoding for name in self.names}
+        return {"compression": "zstd", "use_dictionary": ["path"], "column_encoding": columns}
 
     def array(self, rows: Sequence[Row], column: int) -> pa.Array:
         """One column of the rows, all of them readable. `UserError` for a number that its dtype does not hold."""
