@@ -82,15 +82,13 @@ def write_features(
     check_numbers(settings.batch_size, settings.size, backbone.patch_size)
     skipped = SkippedFiles()
     pictures = open_pictures(list(sources), skipped)
-    size = settings.size or backbone.info.image_size
-    bytes_per_pixel = 2 * backbone.embed_dim / backbone.patch_size**2
+    size, bytes_per_pixel = settings.size or backbone.info.image_size, 2 * backbone.embed_dim / backbone.patch_size**2
     stream = Stream(pictures, backbone, size, settings.batch_size, take_patches, bytes_per_pixel)
     _check_vacant(out)
     with hold(out, "at work"):
         claim(out, describe_job(pictures, backbone, size, format=settings.format))
         folder = _Folder(out, settings.format)
-        continued = folder.done
-        if continued:
+        if continued := folder.done:
             say(f"going on after {continued} pictures")
         _write_rest(stream, folder, track)
         bad = [(entry["path"], entry["reason"]) for entry in folder.errors.entries()]

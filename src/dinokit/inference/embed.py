@@ -24,6 +24,7 @@ from dinokit.checkpoints.names import lossless
 from dinokit.checkpoints.save import write_atomically
 from dinokit.data.listing import SkippedFiles
 from dinokit.data.opening import open_pictures
+from dinokit.data.pictures import Pictures
 from dinokit.data.track import Track
 from dinokit.errors import UserError
 from dinokit.inference.backbone import Backbone
@@ -86,20 +87,14 @@ def embed_pictures(
     check_output(out)
     check_numbers(settings.batch_size, settings.size, backbone.patch_size)
     skipped = SkippedFiles()
-    pictures = open_pictures(list(sources), skipped)
-    size = settings.size or backbone.info.image_size
-    keep = partial(take_vectors, tokens=settings.tokens)
-    stream = Stream(pictures, backbone, size, settings.batch_size, keep)
-    columns = VectorColumns(_COLUMNS[settings.tokens], backbone.embed_dim, settings.dtype)
-    job = describe_job(pictures, backbone, size, tokens=settings.tokens, dtype=settings.dtype)
+    stream = _open_stream(open_pictures(list(sources), skipped), backbone, settings)
     with hold(parts_of(out), "at work"):
-        folder = PartFolder(out, job, columns)
-        continued = folder.done
-        if continued:
+        folder = _open_folder(out, stream, settings)
+        if continued := folder.done:
             say(f"going on after {continued} pictures")
         rate = _embed_rest(stream, folder, settings.ray_workers, track)
         bad = list(folder.unreadable())
-        if len(bad) == len(pictures):
+        if len(bad) == len(stream.pictures):
             folder.discard()
             stream.refuse(bad)
         _list_errors(out, bad, skipped)
@@ -112,6 +107,18 @@ def embed_pictures(
         "dimensions": backbone.embed_dim,
         "images_per_second": round(rate, 1),
     }
+
+
+def _open_stream(pictures: Pictures, backbone: Backbone, settings: EmbedSettings) -> Stream[Vectors]:
+    size = settings.size or backbone.info.image_size
+    return Stream(pictures, backbone, size, settings.batch_size, partial(take_vectors, tokens=settings.tokens))
+
+
+def _open_folder(out: Path, stream: Stream[Vectors], settings: EmbedSettings) -> PartFolder:
+    options = {"tokens": settings.tokens, "dtype": settings.dtype}
+    job = describe_job(stream.pictures, stream.backbone, stream.size, **options)
+    columns = VectorColumns(_COLUMNS[settings.tokens], stream.backbone.embed_dim, settings.dtype)
+    return PartFolder(out, job, columns)
 
 
 def take_vectors(features: Sequence[Features], tokens: Tokens) -> list[Vectors]:
