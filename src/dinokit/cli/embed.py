@@ -1,9 +1,7 @@
 """`dinokit embed`: pictures in, a table of features out."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from cyclopts import Parameter
+from typing import Any, Literal
 
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Json, Out, Pixels, Whole
@@ -19,7 +17,7 @@ def embed(
     tokens: Literal["cls", "mean", "cls+mean"] = "cls",
     dtype: Literal["float32", "float16"] = "float32",
     batch_size: Whole = 16,
-    ray: Annotated[Whole | None, Parameter(name="--ray")] = None,
+    ray: Whole | None = None,
     opening: Opening = AUTO,
     json: Json = False,
 ) -> None:

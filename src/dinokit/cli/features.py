@@ -1,9 +1,7 @@
 """`dinokit features`: pictures in, a file of patch features each."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from cyclopts import Parameter
+from typing import Any, Literal
 
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Json, Out, Pixels, Whole
@@ -15,7 +13,7 @@ def features(
     *,
     out: Out,
     model: Model = BUNDLED,
-    format_: Annotated[Literal["safetensors", "npy"], Parameter(name="--format")] = "safetensors",
+    format: Literal["safetensors", "npy"] = "safetensors",
     size: Pixels | None = None,
     batch_size: Whole = 16,
     opening: Opening = AUTO,
@@ -42,7 +40,7 @@ def features(
     from dinokit.cli.output import say, track
     from dinokit.inference.dense import DenseSettings, write_features
 
-    settings = DenseSettings(size, format_, batch_size)
+    settings = DenseSettings(size, format, batch_size)
     backbone = opening.backbone(model)
     try:
         summary = write_features(images, out, backbone, settings, track, say)
