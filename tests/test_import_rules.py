@@ -31,6 +31,7 @@ EXTRAS = {
     "openvino",
     "transformers",
     "timm",
+    "ray",
 }
 """Packages of optional extras: they alone may be imported when they are needed."""
 

@@ -65,7 +65,7 @@ PICTURES = [
 
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize(("source", "said"), PICTURES)
-@pytest.mark.parametrize("verb", ["embed --out t.parquet", "show --out maps"])
+@pytest.mark.parametrize("verb", ["embed --out t.parquet", "features --out maps", "show --out maps"])
 def test_pictures_that_are_none(verb: str, source: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert said in fails(f"{verb} --model {MODEL} --size 32 {source}", capsys)
     assert not Path("t.parquet").exists()
@@ -92,6 +92,9 @@ def test_pictures_that_are_none(verb: str, source: str, said: str, capsys: pytes
         ("--model file", "not a weights file"),
         ("--model flat", "has no config.json"),
         ("--ouut x", "--out"),
+        ("--tokens patch", "--tokens"),
+        ("--dtype int8", "--dtype"),
+        ("--ray 0", "--ray is 0"),
     ],
 )
 def test_embed_options(options: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,6 +107,24 @@ def test_embed_options(options: str, said: str, capsys: pytest.CaptureFixture[st
 def test_embed_into_a_folder(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "t.parquet").mkdir()
     assert "is a folder" in fails("embed flat --out t.parquet", capsys)
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--size 0", "size is 0"),
+        ("--batch-size 0", "--batch-size is 0"),
+        ("--format csv", "--format"),
+        ("--out file", "cannot write file (file is a file)"),
+        ("--out flat", "--out flat holds other files"),
+        ("--device cuda:99", "this machine has no cuda:99 device"),
+    ],
+)
+def test_features_options(options: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out = "" if "--out" in options else "--out f"
+    assert said in fails(f"features flat --model {MODEL} {out} {options}", capsys)
+    assert not Path("f").exists()
 
 
 @pytest.mark.usefixtures("place")
@@ -211,7 +232,7 @@ def test_pretrain_into_a_file(place: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.usefixtures("place")
-@pytest.mark.parametrize("command", ["embed flat", "show flat", "demo flat", "pretrain flat"])
+@pytest.mark.parametrize("command", ["embed flat", "features flat", "show flat", "demo flat", "pretrain flat"])
 def test_an_empty_out(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command.split(), "--out", ""]) == 2
     assert capsys.readouterr() == ("", "error: --out is empty: give a path\n")

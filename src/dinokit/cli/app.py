@@ -66,7 +66,14 @@ VERBS = (
         "embed",
         LOOK,
         "Write one row of features for each picture into a Parquet table.",
-        ("dinokit embed photos/ --out photos.parquet",),
+        ("dinokit embed photos/ --out photos.parquet", "dinokit embed photos/ --out photos.parquet --tokens cls+mean"),
+        "Stopped halfway it keeps what it has; the same command continues.",
+    ),
+    Verb(
+        "features",
+        LOOK,
+        "Write the patch features of each picture into a file of its own.",
+        ("dinokit features photos/ --out features", "dinokit features street.jpg --out f --size 896 --format npy"),
         "Stopped halfway it keeps what it has; the same command continues.",
     ),
     Verb(
