@@ -84,7 +84,7 @@ def test_shards_are_fetched_by_their_index(server: HubServer, tmp_path: Path) ->
     ("source", "said"),
     [
         ("dinov3_vitb16", r"dinov3-vitb16-pretrain-lvd1689m is gated: accept the licence at .*then `hf auth login`"),
-        ("nobody/nothing", r"no folder nobody/nothing, and no repository .*: check the name"),
+        ("nobody/nothing", r"nobody/nothing is no folder here, and no repository .*: check the name"),
         ("someone/empty", r"someone/empty has no config\.json"),
         ("someone/bare", r"someone/bare has no model\.safetensors"),
         ("someone/other", r"config\.json: it is that of a 'dinov2' model"),
@@ -126,6 +126,13 @@ def test_the_environment_is_heeded_and_a_dead_hub_is_no_stack_trace(tmp_path: Pa
         assert result.returncode == 2
         assert said in result.stderr
         assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_name_below_a_folder_that_exists_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="there is no file or folder runs/typo: check the path"):
+        load_model("runs/typo")
 
 
 def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,6 +146,8 @@ def test_mistakes_are_named(backbone: Backbone) -> None:
         backbone.intermediate(torch.zeros(1, 3, 32, 32), layers=[12])
     with pytest.raises(UserError, match="did you mean dinov3_vitb16"):
         dinokit.load("dinov3_vitb61")
+    with pytest.raises(UserError, match="nobody published weights of vit_small"):
+        dinokit.load("vit_small")
     for device in ("tpu", "cpu:x", "cpu:5", "cuda:99", ""):
         with pytest.raises(UserError, match=f"device '{device}' is unknown|no {device} device"):
             dinokit.load("random:dinokit_vitt16", device=device)

@@ -116,7 +116,7 @@ def _fetch(repository: str, revision: str, name: str) -> Path | None:
         raise UserError(f"{repository} is gated", hint) from None
     except errors.RepositoryNotFoundError:
         hint = "check the name; if it is private or gated, accept its licence on the page and `hf auth login`"
-        raise UserError(f"there is no folder {repository}, and no repository of that name on the Hub", hint) from None
+        raise UserError(f"{repository} is no folder here, and no repository on the Hub", hint) from None
     except errors.RevisionNotFoundError:
         raise UserError(f"{repository} has no revision {revision!r}", "leave out @REVISION for the newest") from None
     except errors.LocalEntryNotFoundError as problem:
@@ -133,10 +133,8 @@ def _out_of_reach(repository: str, name: str, problem: Exception) -> UserError:
     if constants.HF_HUB_OFFLINE:
         what = f"{name} of {repository} is not in the cache, and HF_HUB_OFFLINE is set"
         return UserError(what, "unset it to download, or give the path of a downloaded folder")
-    what = (
-        f"there is no folder {repository}, and the Hub cannot be reached ({_first_line(problem.__cause__ or problem)})"
-    )
-    return UserError(what, _OFFLINE)
+    why = _first_line(problem.__cause__ or problem)
+    return UserError(f"{repository} is no folder here, and the Hub cannot be reached ({why})", _OFFLINE)
 
 
 def _first_line(problem: BaseException) -> str:

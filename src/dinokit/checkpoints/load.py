@@ -92,7 +92,7 @@ def _load_name(text: str, overrides: Overrides) -> LoadedModel:
         raise UserError(f"nobody published weights of {text}", f"give a file of them; random:{text} is untrained")
     if hub.is_address(text):
         return _load_file(hub.fetch_address(text), overrides)
-    if hub.is_repository(text):
+    if hub.is_repository(text) and not Path(text).parent.is_dir():  # else it is meant as a path
         names = {repository: name for name, repository in hub.REPOSITORIES.items()}
         return _load_folder(hub.fetch_repository(text), overrides, names.get(text, text.rpartition("/")[2]))
     if Path(text).suffix or len(Path(text).parts) > 1:
