@@ -28,6 +28,7 @@ from dinokit.data.opening import open_pictures
 from dinokit.inference.backbone import Backbone, load
 from dinokit.inference.embed import EmbedSettings, embed_pictures, take_vectors
 from dinokit.inference.stream import Stream
+from dinokit.inference.views import View
 
 MODELS = ("dinokit_vitt16", "random:dinov3_vits16")
 SIZE, BATCH, BAR = 224, 16, 0.9
@@ -54,19 +55,19 @@ class Race:
         keep = lambda features: take_vectors(features, "cls")  # noqa: E731
         self.stream = Stream(open_pictures(str(folder)), backbone, SIZE, BATCH, keep)
         self.views = self.decode()
-        self.views.sort(key=lambda view: tuple(view.shape))
+        self.views.sort(key=lambda view: tuple(view.pixels.shape))
 
-    def decode(self) -> list[torch.Tensor]:
+    def decode(self) -> list[View]:
         """All views, decoded by as many threads as the network has."""
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            return [view for view, _ in pool.map(self.stream.view, range(len(self.stream.pictures)))]
+            return list(pool.map(self.stream.view, range(len(self.stream.pictures))))
 
     def forward(self, start: int) -> None:
         """The network on every second view, in full batches of one shape where there are enough."""
         views = self.views[start::2]
         for begin in range(0, len(views), 8 * BATCH):
             some = views[begin : begin + 8 * BATCH]
-            self.backbone.encode_views(some, [(1, 1)] * len(some), BATCH)
+            self.backbone.encode_views(some, BATCH)
 
     def embed(self) -> None:
         """From the folder to the table."""
@@ -76,7 +77,7 @@ class Race:
     def run(self, rounds: int) -> dict[str, float]:
         """Pictures a second, and the shares: by the clock, and by processor time, which other load hardly changes."""
         number = len(self.views)
-        self.backbone.encode_views(self.views[: 4 * BATCH], [(1, 1)] * 4 * BATCH, BATCH)  # forms are chosen
+        self.backbone.encode_views(self.views[: 4 * BATCH], BATCH)  # forms are chosen
         pure, whole, decoding = [], [], []
         for _ in range(rounds):
             before = measured(lambda: self.forward(0))

@@ -23,6 +23,7 @@ from dinokit.images.read import read
 from dinokit.inference.backbone import load
 from dinokit.inference.embed import EmbedSettings, embed_pictures
 from dinokit.inference.stream import Stream
+from dinokit.inference.views import View
 
 MODEL = "dinokit_vitt16"
 _MEMORY = """
@@ -109,9 +110,10 @@ def scaled_decoding(size: int) -> dict[str, float]:
             stream: Stream[None] = Stream(open_pictures(paths), backbone, side, 1, lambda features: [])
             cosines = []
             for number, path in enumerate(paths):
-                view, exact = stream.view(number)[0], to_grid(read(path), side, backbone.patch_size)
-                if not torch.equal(view, exact):
-                    fast, right = backbone.encode_views([view, exact], [(1, 1)] * 2)
+                view = stream.view(number)
+                exact = View(to_grid(read(path), side, backbone.patch_size), view.size, view.span)
+                if not torch.equal(view.pixels, exact.pixels):
+                    fast, right = backbone.encode_views([view, exact])
                     cosines.append(torch.cosine_similarity(fast.cls, right.cls).item())
             if cosines:
                 worst[f"{folder}, {side} px, {len(cosines)} photographs"] = min(cosines)

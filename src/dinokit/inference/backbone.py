@@ -26,7 +26,7 @@ from dinokit.inference.memory import fits
 from dinokit.inference.precision import Precision, choose_device, choose_dtype
 from dinokit.inference.prepared import Prepared, prepare
 from dinokit.inference.tiled import encode_tiles
-from dinokit.inference.views import expand, make_views
+from dinokit.inference.views import View, expand, read_views
 
 PASS_PIXELS = 2**23
 """Pixels that go through the network in one pass of `encode`, unless one picture has more."""
@@ -172,54 +172,41 @@ class Backbone:
         other channels than the network, or would become more than `images.geometry.MAX_PATCHES` patches.
         """
         size = self.info.image_size if size is None else size
-        views = make_views(expand(pictures), size, fit, self.spec, self.info.statistics)
-        pixels = [view.pixels for view in views]
-        spans = [view.span for view in views]
-        features = self.encode_views(pixels, [view.size for view in views], batch_size, spans, tile)
-        return Features.join(features) if len({view.shape for view in pixels}) == 1 else features
+        views = read_views(expand(pictures), size, fit, self.spec, self.info.statistics)
+        features = self.encode_views(views, batch_size, tile)
+        return Features.join(features) if len({view.pixels.shape for view in views}) == 1 else features
 
     @torch.no_grad()
-    def encode_views(
-        self,
-        views: Sequence[Tensor],
-        sizes: Sequence[tuple[int, int]],
-        batch_size: int = 16,
-        spans: Sequence[tuple[float, float]] | None = None,
-        tile: int | None = None,
-    ) -> list[Features]:
-        """Features of uint8 pictures [C, H, W] already on the patch grid, one by one in order.
+    def encode_views(self, views: Sequence[View], batch_size: int = 16, tile: int | None = None) -> list[Features]:
+        """Features of pictures that are already on the patch grid, one by one in order.
 
-        sizes: (height, width) of the source pictures; spans: of the views, in pixels of the source, where that
-        differs. Views of one shape go through the network together, at most `batch_size` and as many as have
-        `PASS_PIXELS`: large pictures need no more memory for being several. tile: see `encode`.
+        Views of one shape go through the network together, at most `batch_size` and as many as have `PASS_PIXELS`:
+        large pictures need no more memory for being several. tile: see `encode`.
         """
-        order = sorted(range(len(views)), key=lambda i: tuple(views[i].shape))
+        order = sorted(range(len(views)), key=lambda i: tuple(views[i].pixels.shape))
         found: list[Features | None] = [None] * len(views)
         start = 0
         while start < len(order):
-            shape = views[order[start]].shape
+            shape = views[order[start]].pixels.shape
             side = self._tile_side(shape[1], shape[2], tile)
             several = 1 if side else max(min(batch_size, PASS_PIXELS // (shape[1] * shape[2])), 1)
-            chosen = [i for i in order[start : start + several] if views[i].shape == shape]
-            if side:
-                result = self._encode_tiles(views[chosen[0]], side)
-            else:
-                result = self._pass(torch.stack([views[i] for i in chosen]))
+            chosen = [i for i in order[start : start + several] if views[i].pixels.shape == shape]
+            pixels = torch.stack([views[i].pixels for i in chosen])
+            result = self._encode_tiles(pixels[0], side) if side else self._pass(pixels)
             rows, cols = result.patches.shape[1:3]
             for n, i in enumerate(chosen):
-                one = slice(n, n + 1)
-                grid = Grid(rows, cols, (sizes[i],), (spans[i],) if spans else ())
+                one, grid = slice(n, n + 1), Grid(rows, cols, (views[i].size,), (views[i].span,))
                 found[i] = Features(result.cls[one], result.registers[one], result.patches[one], grid)
             start += len(chosen)
         return [features for features in found if features is not None]
 
-    def _pass(self, views: Tensor) -> Features:
+    def _pass(self, pixels: Tensor) -> Features:
         """One pass of uint8 [b, C, h, w]."""
-        return self.prepared(normalize(views.to(self.device), self.info.statistics, self.dtype))
+        return self.prepared(normalize(pixels.to(self.device), self.info.statistics, self.dtype))
 
-    def _encode_tiles(self, view: Tensor, side: int) -> Features:
+    def _encode_tiles(self, pixels: Tensor, side: int) -> Features:
         several = max(PASS_PIXELS // side**2, 1)
-        return encode_tiles(self._pass, view, side, self.spec.side_multiple, several).to(self.device)
+        return encode_tiles(self._pass, pixels, side, self.spec.side_multiple, several).to(self.device)
 
     def _tile_side(self, height: int, width: int, tile: int | None) -> int | None:
         """The side of the tiles in which a view is looked at, a multiple of the grid's; None: in one pass."""

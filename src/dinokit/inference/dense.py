@@ -79,7 +79,7 @@ def write_features(
     `continued` (pictures that an earlier run had done), `dimensions`. Raises `UserError` before the work for anything
     that would make it fail, such as a folder of another job, and if no picture can be read.
     """
-    check_numbers(settings.batch_size, settings.size, backbone.patch_size)
+    check_numbers(settings.batch_size, settings.size, backbone.spec.side_multiple)
     skipped = SkippedFiles()
     pictures = open_pictures(list(sources), skipped)
     size, bytes_per_pixel = settings.size or backbone.info.image_size, 2 * backbone.embed_dim / backbone.patch_size**2

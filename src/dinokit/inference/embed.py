@@ -85,7 +85,7 @@ def embed_pictures(
     picture can be read.
     """
     check_output(out)
-    check_numbers(settings.batch_size, settings.size, backbone.patch_size)
+    check_numbers(settings.batch_size, settings.size, backbone.spec.side_multiple)
     skipped = SkippedFiles()
     stream = _open_stream(open_pictures(list(sources), skipped), backbone, settings)
     with hold(parts_of(out), "at work"):

@@ -21,8 +21,9 @@ from dinokit.backbones.features import Features
 from dinokit.data.pictures import Pictures
 from dinokit.errors import UserError
 from dinokit.images import read as reading
-from dinokit.images.geometry import to_grid
+from dinokit.images.geometry import lay_out
 from dinokit.inference.backbone import Backbone
+from dinokit.inference.views import View
 
 CHUNK_SECONDS = 5.0
 """About what a chunk takes at most, and so what an interruption loses."""
@@ -31,8 +32,6 @@ CHUNK_BYTES = 64 << 20
 CHUNK_PICTURES = 512
 
 T = TypeVar("T")
-_View = tuple[torch.Tensor, tuple[int, int]]
-"""A view uint8 [3, H, W] on the patch grid, and (height, width) of its source picture in pixels."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Stream(Generic[T]):
         pool = ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="decode")
         most, length = self._most(), min(2 * self.batch_size, self._most())
 
-        def submit(chunk: range) -> list[Future[_View]]:
+        def submit(chunk: range) -> list[Future[View]]:
             return [pool.submit(self.view, i) for i in chunk]
 
         try:
@@ -93,35 +92,36 @@ class Stream(Generic[T]):
         usual = 1.4 * self.size**2  # pixels: photographs are 4:3 or 3:2
         return max(1, min(CHUNK_PICTURES, int(CHUNK_BYTES / (usual * (3 + self.result_bytes)))))
 
-    def view(self, i: int) -> _View:
+    def view(self, i: int) -> View:
         """Picture `i` on the patch grid. Raises `ReadError`."""
         data, place = self.pictures.read_bytes(i), self.pictures.place(i)
-        picture = reading.read(data, name=place, at_least=2 * self.size)
+        spec = self.backbone.spec
+        picture = reading.read(data, name=place, at_least=2 * self.size, channels=spec.in_channels)
         shape = (picture.shape[0], picture.shape[1])
         if min(shape) >= 2 * self.size:  # it may have been decoded smaller than it is
             shape = reading.size(data, name=place)
-        return to_grid(picture, self.size, self.backbone.patch_size, place), shape
+        layout = lay_out(picture.shape[0], picture.shape[1], self.size, spec.side_multiple, name=place)
+        return View.of(picture, layout, size=shape)
 
-    def _look(self, decoded: Sequence[Future[_View]]) -> list[Seen[T]]:
+    def _look(self, decoded: Sequence[Future[View]]) -> list[Seen[T]]:
         seen: list[Seen[T]] = [Seen()] * len(decoded)
-        views: dict[int, _View] = {}
+        views: dict[int, View] = {}
         for place, future in enumerate(decoded):
             try:
                 views[place] = future.result()
             except reading.ReadError as error:
                 seen[place] = Seen(unreadable=error.reason)
         for places in self._batches(views):
-            batch, shapes = zip(*(views[place] for place in places), strict=True)
-            results = self.keep(self.backbone.encode_views(batch, shapes, self.batch_size))
-            for place, shape, result in zip(places, shapes, results, strict=True):
-                seen[place] = Seen(shape, result)
+            results = self.keep(self.backbone.encode_views([views[place] for place in places], self.batch_size))
+            for place, result in zip(places, results, strict=True):
+                seen[place] = Seen(views[place].size, result)
         return seen
 
-    def _batches(self, views: dict[int, _View]) -> Iterator[list[int]]:
+    def _batches(self, views: dict[int, View]) -> Iterator[list[int]]:
         """The views in batches of one shape each."""
         shapes: dict[torch.Size, list[int]] = {}
-        for place, (view, _) in views.items():
-            shapes.setdefault(view.shape, []).append(place)
+        for place, view in views.items():
+            shapes.setdefault(view.pixels.shape, []).append(place)
         for places in shapes.values():
             for start in range(0, len(places), self.batch_size):
                 yield places[start : start + self.batch_size]

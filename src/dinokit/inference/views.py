@@ -6,7 +6,7 @@ A view knows where it lies in its source picture, so that the features of its ce
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from torch import Tensor
 from dinokit.backbones.network import Spec
 from dinokit.data.listing import find_pictures, no_pictures
 from dinokit.errors import UserError
-from dinokit.images.geometry import Fit, Size, lay_out, place
+from dinokit.images.geometry import Fit, Layout, Size, lay_out, place
 from dinokit.images.normalize import Statistics
-from dinokit.images.read import Source, name_of, read
+from dinokit.images.read import Picture, Source, name_of, read
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,12 @@ class View:
     """Height and width of the source picture, in pixels."""
     span: tuple[float, float]
     """Height and width of the view in pixels of the source picture: with padding, more than it has."""
+
+    @staticmethod
+    def of(picture: Picture, layout: Layout, fill: Sequence[int] = (), size: tuple[int, int] | None = None) -> View:
+        """The view of a picture uint8 [H, W, C]. fill: the colour of padding. size: of the source, if it is larger."""
+        size = size or (picture.shape[0], picture.shape[1])
+        return View(place(picture, layout, fill), size, layout.span(*size))
 
 
 def expand(pictures: Source | Iterable[Source]) -> list[Source]:
@@ -54,7 +60,7 @@ def expand(pictures: Source | Iterable[Source]) -> list[Source]:
     return found
 
 
-def make_views(sources: list[Source], size: Size, fit: Fit, spec: Spec, statistics: Statistics) -> list[View]:
+def read_views(sources: Sequence[Source], size: Size, fit: Fit, spec: Spec, statistics: Statistics) -> list[View]:
     """Read pictures for a network of this `spec` and lay them out on its grid; see `images.geometry.lay_out`.
 
     Padding is filled with the mean of `statistics`. Raises `ReadError` naming the picture, by its path or its place.
@@ -64,9 +70,8 @@ def make_views(sources: list[Source], size: Size, fit: Fit, spec: Spec, statisti
         by_place = len(sources) > 1 and not isinstance(source, (str, os.PathLike))
         name = f"picture {number}" if by_place else name_of(source)
         picture = read(source, name, channels=spec.in_channels)
-        height, width = picture.shape[:2]
-        layout = lay_out(height, width, size, spec.side_multiple, fit, name)
-        views.append(View(place(picture, layout, statistics.grey), (height, width), layout.span(height, width)))
+        layout = lay_out(picture.shape[0], picture.shape[1], size, spec.side_multiple, fit, name)
+        views.append(View.of(picture, layout, statistics.grey))
     return views
 
 
