@@ -18,7 +18,7 @@ from dinokit.images.geometry import MAX_PATCHES, Fit, Size, lay_out
 from dinokit.images.normalize import IMAGENET, Statistics
 from dinokit.images.read import ReadError, read
 from dinokit.inference.backbone import Backbone
-from dinokit.inference.views import expand, make_views
+from dinokit.inference.views import expand, read_views
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -173,7 +173,7 @@ def test_a_mark_in_the_picture_lies_where_the_grid_says(
     mark = np.exp(-((columns - x) ** 2 + (rows[:, None] - y) ** 2) / (2 * (min(height, width) / 16) ** 2))
     picture = np.round(255 * mark).astype(np.uint8)
     nothing = Statistics((0.0,) * 3, (1.0,) * 3)  # padding is black
-    [view] = make_views([picture], size, fit, spec, nothing)
+    [view] = read_views([picture], size, fit, spec, nothing)
     cells = tuple(side // spec.patch_size for side in view.pixels.shape[1:])
     grid = Grid(*cells, (view.size,), (view.span,))
     found = grid.to_pixels(
@@ -205,7 +205,7 @@ def test_padded_features_carry_their_grid(backbone: Backbone) -> None:
 
 
 def test_padding_is_no_colour_to_the_network(backbone: Backbone) -> None:
-    [view] = make_views([np.zeros((20, 30, 3), np.uint8)], "native", "pad", backbone.spec, IMAGENET)
+    [view] = read_views([np.zeros((20, 30, 3), np.uint8)], "native", "pad", backbone.spec, IMAGENET)
     assert view.pixels[:, 20:].unique(dim=1).flatten(1)[:, 0].tolist() == [124, 116, 104]
     assert view.span == (32.0, 32.0)
 
