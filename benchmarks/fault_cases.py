@@ -173,7 +173,7 @@ def try_checkpoint(number: int, folder: Path) -> tuple[str, str]:
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise FaultError(f"{key} was taken although it is not finite")
     if damaged != files[victim] and victim != CONFIG and kind in ("folder", "pth with its hash"):
-        raise FaultError("damage was not noticed although the hash is known")
+        raise FaultError(f"{what}: the damage was not noticed although the hash is known")
     return what, "read"
 
 

@@ -110,11 +110,11 @@ def run_campaign(campaign: str, cases: range, folder: Path) -> dict[str, Any]:
     worker = Worker(campaign, folder)
     ends: Counter[str] = Counter()
     kinds: dict[str, Counter[str]] = {}
-    failures, peak, slowest = [], 0, 0.0
+    failures, peak, slowest = [], 0, (0.0, -1)
     for number in cases:
         started = time.perf_counter()
         what, end, memory, trace = worker.run(number)
-        slowest, peak = max(slowest, time.perf_counter() - started), max(peak, memory)
+        slowest, peak = max(slowest, (time.perf_counter() - started, number)), max(peak, memory)
         if end != "FAILED" and memory > MEMORY[campaign]:
             end, trace = "FAILED", f"{memory >> 20} MiB"
         ends[end] += 1
@@ -129,7 +129,8 @@ def run_campaign(campaign: str, cases: range, folder: Path) -> dict[str, Any]:
         "read": ends["read"],
         "failed": ends["FAILED"],
         "peak_mib": round(peak / 2**20, 1),
-        "slowest_seconds": round(slowest, 2),
+        "slowest_seconds": round(slowest[0], 2),
+        "slowest_case": slowest[1],
         "kinds": {kind: dict(counts) for kind, counts in sorted(kinds.items())},
         "failures": failures[:20],
     }
