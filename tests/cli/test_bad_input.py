@@ -136,6 +136,7 @@ def test_features_options(options: str, said: str, capsys: pytest.CaptureFixture
         ("--model dinokit_vit16", "did you mean dinokit_vitt16?"),
         ("--device cuda:99", "this machine has no cuda:99 device"),
         ("--precision int3", "precision 'int3' is unknown"),
+        ("--runtime tpu", "runtime 'tpu' is unknown: give torch or compile"),
     ],
 )
 def test_show_options(options: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ Ctrl-C ends in exit code 130, except for a training that it has stopped cleanly:
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -125,7 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line on `arguments` (default: those of the process) and return the exit code."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        build_app()(tokens, print_error=False, exit_on_error=False, result_action="return_none")
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: _warn(str(message))
+            build_app()(tokens, print_error=False, exit_on_error=False, result_action="return_none")
         sys.stdout.flush()
     except UserError as error:
         return _fail(str(error))
@@ -148,6 +151,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail("not enough memory: lower the batch, the crops or --size, or take a smaller model")
     return 0
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {printable(' '.join(message.split()))}", file=sys.stderr)
 
 
 def _close_output() -> None:

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -33,7 +33,8 @@ PASS_PIXELS = 2**23
 TILE_SIDE = 1024
 """Side in pixels of the tiles of pictures that are too large for one pass."""
 
-Runtime = Literal["torch", "compile"]
+Runtime = str
+"""`torch` or `compile`."""
 RUNTIMES: dict[str, Callable[[Network, torch.device, torch.dtype], Prepared | Compiled]] = {
     "torch": prepare,
     "compile": Compiled,
