@@ -293,6 +293,27 @@ def test_scores_far_outside_of_the_range_of_exponentials_are_met(dtype: torch.dt
             torch.testing.assert_close(out, expected.to(dtype), atol=0.02, rtol=0.02)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("tokens", [9, 16, 41, 64])
+def test_blocks_of_keys_add_up(tokens: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "KEY_COLUMNS", 8)
+    monkeypatch.setattr(attention, "QUERY_ROWS", 7)
+    few_sizes_from_now_on(monkeypatch, exact=0)
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, tokens, 8).to(dtype) for _ in range(3))
+    for factor in (1.0, 60.0):  # ordinary scores, and such as overflow
+        out = torch.empty_like(v)
+        attention.attend(q * factor, k, v, "written out", tokens, out)
+        expected = torch.nn.functional.scaled_dot_product_attention(
+            (q * factor).double(), k.double(), v.double(), scale=1.0
+        )
+        if dtype == torch.float32:
+            torch.testing.assert_close(out, expected.float(), atol=1e-4, rtol=1e-4)
+        elif factor == 1.0:
+            torch.testing.assert_close(out.float(), expected.float(), atol=0.03, rtol=0.03)
+
+
 @pytest.fixture
 def two_threads() -> Iterator[None]:
     threads = torch.get_num_threads()

@@ -24,8 +24,10 @@ GROUP = 2
 """Pictures that the written-out form takes together at most."""
 QUERY_ROWS = 256
 """Query rows whose scores are held at a time by the written-out form."""
+KEY_COLUMNS = 2048
+"""Keys whose scores are held at a time by the written-out form, about."""
 MAX_SCORES = 2**23
-"""Scores that a thread holds at a time (16 MiB in bfloat16), unless the rows of a single head have more."""
+"""Scores that a thread holds at a time (16 MiB in bfloat16), unless a single head has more."""
 TRIAL_BITS = 13
 """Lengths of more bits are one class: their trial would take longer than it saves."""
 _SAFE_SUMS = (1e-30, 1e30)
@@ -38,7 +40,8 @@ _chosen: dict[tuple[object, ...], Form] = {}
 def attend(q: Tensor, k: Tensor, v: Tensor, form: Form, tokens: int, out: Tensor) -> None:
     """softmax(q kᵀ) v into `out`, each [B, heads, T, d]; q is already scaled. Keys from `tokens` on are padding."""
     if form == "written out":
-        heads = max(MAX_SCORES // (min(len(q), GROUP) * min(QUERY_ROWS, q.shape[2]) * k.shape[2]), 1)
+        rows, columns = min(QUERY_ROWS, q.shape[2]), min(2 * KEY_COLUMNS, k.shape[2])
+        heads = max(MAX_SCORES // (min(len(q), GROUP) * rows * columns), 1)
         for pictures in zip(*(t.split(GROUP) for t in (q, k, v, out)), strict=True):
             for group in zip(*(t.split(heads, dim=1) for t in pictures), strict=True):
                 _written_out(*group)
@@ -64,17 +67,37 @@ def _mix_by_exponentials(q: Tensor, k: Tensor, v: Tensor, tokens: int, place: Te
     """softmax(q kᵀ) v into `place`, without the pass that subtracts the greatest score, where that is safe.
 
     Sums of exponentials far inside the range of the format prove afterwards that none overflowed or vanished.
+    Without that pass the keys need not be seen together: blocks of them add up, and their scores stay in the cache.
     """
-    weights = _scores(q, k, tokens).exp_()  # [B, heads, rows, length]
-    sums = weights.sum(dim=-1, keepdim=True)
+    sums, mixed = _sum_blocks(q, k, v, tokens)
     least, greatest = torch.aminmax(sums)
+    rows = place.shape[2]
     if _SAFE_SUMS[0] < least.item() and greatest.item() < _SAFE_SUMS[1]:
-        mixed = weights @ v
-        torch.div(mixed[:, :, : place.shape[2]], sums[:, :, : place.shape[2]], out=place)
+        torch.div(mixed[:, :, :rows], sums[:, :, :rows], out=place)
         return
-    scores = _scores(q, k, tokens)
-    mixed = torch.softmax(scores, dim=-1, out=scores) @ v  # each row is read before it is written
-    place.copy_(mixed[:, :, : place.shape[2]])
+    for one_q, one_k, one_v, one_place in zip(*(t.split(1, dim=1) for t in (q, k, v, place)), strict=True):
+        scores = _scores(one_q, one_k, tokens)
+        weighted = torch.softmax(scores, dim=-1, out=scores) @ one_v  # each row is read before it is written
+        one_place.copy_(weighted[:, :, :rows])
+
+
+def _sum_blocks(q: Tensor, k: Tensor, v: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
+    """Sums of the exponentials of the scores [B, heads, rows, 1] and of the values that they weigh [B, heads, rows, d].
+
+    Of several blocks of keys the sums are in float32.
+    """
+    length = k.shape[2]
+    size = -(-length // max(round(length / KEY_COLUMNS), 1))
+    sums, mixed = None, None
+    for first in range(0, length, size):
+        part = slice(first, first + size)
+        weights = _scores(q, k[:, :, part], max(tokens - first, 0)).exp_()  # [B, heads, rows, size]
+        total, weighted = weights.sum(dim=-1, keepdim=True), weights @ v[:, :, part]
+        sums = total if sums is None else sums + total.float()
+        mixed = weighted if mixed is None else mixed + weighted.float()
+    assert sums is not None  # there are tokens
+    assert mixed is not None
+    return sums, mixed
 
 
 def _scores(q: Tensor, k: Tensor, tokens: int) -> Tensor:
