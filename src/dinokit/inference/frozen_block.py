@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -69,18 +70,22 @@ class FrozenBlock:
         return F.layer_norm(x, x.shape[-1:], None, None, self.spec.norm_eps)
 
 
-def fold_block(block: Block, spec: ViTSpec, pairs: bool) -> tuple[Product, Product, Product, Product]:
-    """The four products of a block in float32: qkv, output, up, down. pairs: elements that RoPE turns together."""
-    attention_scale = block.ls1.gamma.float() if block.scaled else None
-    mlp_scale = block.ls2.gamma.float() if block.scaled else None
-    qkv, out = _fold_qkv(block.attn, block.norm1, spec, pairs), fold_scale(block.attn.proj, attention_scale)
+def fold_block(block: Block, spec: ViTSpec, pairs: bool) -> Iterator[Product]:
+    """The four products of a block in float32, one after the other: qkv, output, up, down.
+
+    pairs: whether elements that RoPE turns together lie side by side.
+    """
+    yield _fold_qkv(block.attn, block.norm1, spec, pairs)
+    yield fold_scale(block.attn.proj, block.ls1.gamma.float() if block.scaled else None)
+    last_scale = block.ls2.gamma.float() if block.scaled else None
     if isinstance(block.mlp, SwiGLU):
-        gate, value = fold_norm(block.mlp.w1, block.norm2), fold_norm(block.mlp.w2, block.norm2)
-        up = Product(torch.cat([gate.weight, value.weight]), torch.cat([gate.bias, value.bias]))
-        return qkv, out, up, fold_scale(block.mlp.w3, mlp_scale)
-    assert isinstance(block.mlp, MLP)
-    up = replace(fold_norm(block.mlp.fc1, block.norm2), gelu=True)
-    return qkv, out, up, fold_scale(block.mlp.fc2, mlp_scale)
+        halves = [fold_norm(linear, block.norm2) for linear in (block.mlp.w1, block.mlp.w2)]  # gate, value
+        yield Product(torch.cat([half.weight for half in halves]), torch.cat([half.bias for half in halves]))
+        yield fold_scale(block.mlp.w3, last_scale)
+    else:
+        assert isinstance(block.mlp, MLP)
+        yield replace(fold_norm(block.mlp.fc1, block.norm2), gelu=True)
+        yield fold_scale(block.mlp.fc2, last_scale)
 
 
 def _fold_qkv(attention: SelfAttention, norm: nn.LayerNorm, spec: ViTSpec, pairs: bool) -> Product:
