@@ -85,7 +85,7 @@ def test_no_number_is_clipped_and_none_overtakes_another(data: st.DataObject, dt
     kind = np.dtype(dtype)
     bounds = {} if kind.kind == "f" else {"min_value": np.iinfo(kind).min, "max_value": np.iinfo(kind).max}
     elements = st.floats(width=kind.itemsize * 8, allow_nan=False, allow_infinity=False) if not bounds else None
-    values = data.draw(arrays(dtype, (3, 4), elements=elements or st.integers(**bounds)))
+    values = data.draw(arrays(dtype, (3, 4), elements=st.integers(**bounds) if elements is None else elements))
     found = pixels.to_bytes(values)
     order = np.argsort(values, axis=None, kind="stable")
     assert (np.diff(found.ravel()[order].astype(int)) >= 0).all()
