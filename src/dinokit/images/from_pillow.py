@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dinokit.images import kinds
-from dinokit.images.kinds import Finding, UnreadableError
+from dinokit.images.kinds import UnreadableError
 from dinokit.images.pixels import Pixels, bands, empty_upright, lay_on_white, to_bytes, to_channels, turn_upright
 from dinokit.images.profiles import Conversion, conversion
 
@@ -28,8 +28,6 @@ def from_pillow(image: Image.Image, turn: int, channels: int) -> Pixels:
     except Exception as error:  # decoders raise anything on hostile bytes
         truncated = "truncated" in str(error) or isinstance(error, EOFError)
         raise UnreadableError(kinds.TRUNCATED if truncated else kinds.DAMAGED) from None
-    if not (image.width and image.height):
-        raise UnreadableError(Finding("has no pixels", "give a picture of at least one pixel"))
     if channels not in (1, 3):
         values = to_bytes(np.asarray(image.convert("RGBA") if image.mode in _NOT_CHANNELS else image))
         return to_channels(turn_upright(values.reshape(image.height, image.width, -1), turn), channels)
