@@ -21,6 +21,8 @@ from dinokit.inference.linear import Product, pack
 
 _SHAPES = ((2048, 384, 1536), (2048, 1536, 384), (2048, 1024, 1024), (1024, 1024, 4096))
 """Rows, inputs and outputs of the products that are tried."""
+_GPU_SHAPES = ((16384, 4096, 4096), (8192, 8192, 8192))
+_CPU = torch.device("cpu")
 
 
 def describe() -> dict[str, Any]:
@@ -53,13 +55,13 @@ def _packed(product: Product) -> Product | None:
         return None
 
 
-def linear_peak(dtype: torch.dtype, repeats: int = 8) -> float:
-    """The best rate of a linear product in `dtype` on the CPU, in TFLOP/s."""
+def linear_peak(dtype: torch.dtype, repeats: int = 8, device: torch.device = _CPU) -> float:
+    """The best rate of a linear product in `dtype`, in TFLOP/s."""
     best = 0.0
-    for rows, inputs, outputs in _SHAPES:
-        x = torch.randn(rows, inputs).to(dtype)
-        public = Product(torch.randn(outputs, inputs).to(dtype), torch.randn(outputs).to(dtype))
-        for product in (public, _packed(public)):
+    for rows, inputs, outputs in _SHAPES if device.type == "cpu" else _GPU_SHAPES:
+        x = torch.randn(rows, inputs).to(device, dtype)
+        public = Product(torch.randn(outputs, inputs).to(device, dtype), torch.randn(outputs).to(device, dtype))
+        for product in (public, _packed(public) if device.type == "cpu" else None):
             if product is not None:
                 seconds = min(_seconds(partial(product, x)) for _ in range(repeats))
                 best = max(best, 2e-12 * rows * inputs * outputs / seconds)
@@ -69,6 +71,8 @@ def linear_peak(dtype: torch.dtype, repeats: int = 8) -> float:
 def _seconds(run: Callable[[], object]) -> float:
     started = time.perf_counter()
     run()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     return time.perf_counter() - started
 
 

@@ -21,7 +21,18 @@ FLOORS = {
     "cli": 9,
 }
 STRANGERS = ({"pretrain", "tasks"},)
-EXTRAS = {"tifffile", "rasterio", "pillow_heif", "av", "huggingface_hub", "openvino", "transformers", "timm"}
+EXTRAS = {
+    "tifffile",
+    "imagecodecs",
+    "rasterio",
+    "pillow_heif",
+    "av",
+    "huggingface_hub",
+    "openvino",
+    "transformers",
+    "timm",
+    "ray",
+}
 """Packages of optional extras: they alone may be imported when they are needed."""
 
 Import = tuple[ast.stmt, str]

@@ -10,6 +10,7 @@ import torch
 
 from dinokit.checkpoints.load import load_model
 from dinokit.checkpoints.model import AssumptionWarning
+from dinokit.checkpoints.save import save_model
 from dinokit.errors import UserError
 
 Edit = Callable[[dict[str, Any]], Any]
@@ -101,10 +102,23 @@ def test_whole_numbers_and_hostile_names_are_taken_as_they_are_meant(folder: Pat
     assert load_model("random:dinokit_vitt16", layer_scale=1).network.blocks[0].ls1.gamma.is_floating_point()  # type: ignore[union-attr, operator]
 
 
-def test_the_config_of_a_transformers_model(folder: Path, tmp_path: Path) -> None:
+def test_the_layout_is_read_off_the_keys_whatever_the_config(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "dinov3_vit", "transformers_version": "4.56.0"}))
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
-    with pytest.raises(UserError, match=r"config\.json is that of a transformers model: give the \.pth"):
+    with pytest.warns(AssumptionWarning, match=r"assumed: mean of ImageNet, std of ImageNet, image_size=224"):
+        assert load_model(tmp_path).info.spec.width == 192
+
+
+def test_the_config_of_a_convnext(tmp_path: Path) -> None:
+    model = load_model("random:dinov3_convnext_tiny", depths=(1, 1, 1, 1), widths=(8, 8, 8, 16))
+    save_model(tmp_path, model.network.state_dict(), model.info)
+    assert load_model(tmp_path).info.spec == model.info.spec
+    good = json.loads((tmp_path / "config.json").read_text())
+    for name, value in (("depths", [1, 1]), ("widths", [8, 8, 8, 10**9]), ("depths", "1111"), ("norm_eps", 0)):
+        config = {**good, "network": {**good["network"], name: value}}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(UserError, match=rf"config\.json.*{name}"):
+            load_model(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**good, "kind": "resnet"}))
+    with pytest.raises(UserError, match="kind is 'resnet', not vit or convnext"):
         load_model(tmp_path)
-    with pytest.warns(AssumptionWarning):
-        assert load_model(tmp_path / "model.safetensors").info.spec.width == 192

@@ -69,7 +69,7 @@ def test_files_that_are_no_weights_are_called_what_they_are(
 
 def test_safetensors_without_a_network_are_not_called_damaged(tmp_path: Path) -> None:
     save_file({"in.knn.train_labels": torch.zeros(3, dtype=torch.int64)}, tmp_path / "w.safetensors")
-    with pytest.raises(UserError, match=r"not the weights of a DINOv3 vision transformer .no patch_embed"):
+    with pytest.raises(UserError, match=r"not the weights of a DINOv3 .*no patch_embed"):
         load_model(tmp_path / "w.safetensors")
 
 
@@ -223,14 +223,14 @@ def test_missing_and_unknown_keys_are_named(state: dict[str, Tensor], tmp_path: 
 @pytest.mark.parametrize(
     ("layout", "name", "said"),
     [
-        ("meta", "dinov3_convnext_tiny", "ConvNeXt"),
-        ("timm", "convnext_tiny.dinov3_lvd1689m", "ConvNeXt"),
-        ("transformers5", "dinov3-convnext-tiny-pretrain-lvd1689m", "ConvNeXt"),
-        ("timm", "vit_small_patch16_dinov3", "timm"),
-        ("transformers5", "dinov3-vits16-pretrain-lvd1689m", "transformers"),
+        ("meta", "dinov3_convnext_tiny", "not the weights"),
+        ("timm", "convnext_tiny.dinov3_lvd1689m", "not the weights"),
+        ("transformers5", "dinov3-convnext-tiny-pretrain-lvd1689m", "not the weights"),
+        ("timm", "vit_small_patch16_dinov3", "not the weights"),
+        ("transformers5", "dinov3-vits16-pretrain-lvd1689m", "not the weights"),
     ],
 )
-def test_another_network_is_called_by_its_name(layout: str, name: str, said: str, tmp_path: Path) -> None:
+def test_right_names_with_wrong_shapes(layout: str, name: str, said: str, tmp_path: Path) -> None:
     torch.save({key: torch.zeros(1) for key in KEYS[layout][name]["keys"]}, tmp_path / "w.pth")
     with pytest.raises(UserError, match=said):
         load_model(tmp_path / "w.pth")

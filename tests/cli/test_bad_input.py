@@ -65,7 +65,7 @@ PICTURES = [
 
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize(("source", "said"), PICTURES)
-@pytest.mark.parametrize("verb", ["embed --out t.parquet", "show --out maps"])
+@pytest.mark.parametrize("verb", ["embed --out t.parquet", "features --out maps", "show --out maps"])
 def test_pictures_that_are_none(verb: str, source: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert said in fails(f"{verb} --model {MODEL} --size 32 {source}", capsys)
     assert not Path("t.parquet").exists()
@@ -88,10 +88,13 @@ def test_pictures_that_are_none(verb: str, source: str, said: str, capsys: pytes
         ("--out /proc/nowhere/t.parquet", "/proc"),
         ("--model dinokit_vit16", "did you mean dinokit_vitt16?"),
         ("--model random:dinov3_vits61", "did you mean dinov3_vits16?"),
-        ("--model dinov3_vitb16", "not part of dinokit"),
+        ("--model dinov3_vitl16plus", "nobody published weights of dinov3_vitl16plus"),
         ("--model file", "not a weights file"),
         ("--model flat", "has no config.json"),
         ("--ouut x", "--out"),
+        ("--tokens patch", "--tokens"),
+        ("--dtype int8", "--dtype"),
+        ("--ray 0", "--ray is 0"),
     ],
 )
 def test_embed_options(options: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,10 +114,29 @@ def test_embed_into_a_folder(place: Path, capsys: pytest.CaptureFixture[str]) ->
     ("options", "said"),
     [
         ("--size 0", "size is 0"),
+        ("--batch-size 0", "--batch-size is 0"),
+        ("--format csv", "--format"),
+        ("--out file", "cannot write file (file is a file)"),
+        ("--out flat", "--out flat holds other files"),
+        ("--device cuda:99", "this machine has no cuda:99 device"),
+    ],
+)
+def test_features_options(options: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out = "" if "--out" in options else "--out f"
+    assert said in fails(f"features flat --model {MODEL} {out} {options}", capsys)
+    assert not Path("f").exists()
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--size 0", "size is 0"),
         ("--out file", "file"),
         ("--model dinokit_vit16", "did you mean dinokit_vitt16?"),
         ("--device cuda:99", "this machine has no cuda:99 device"),
         ("--precision int3", "precision 'int3' is unknown"),
+        ("--runtime tpu", "runtime 'tpu' is unknown: give torch or compile"),
     ],
 )
 def test_show_options(options: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,10 +182,10 @@ def test_a_checkpoint_of_the_wrong_size(verb: str, place: Path, capsys: pytest.C
         ("embed", "dinokit embed --help"),
         ("info", "dinokit info --help"),
         ("info missing.pth", "there is no file or folder missing.pth: check the path"),
-        ("info runs/missing", "there is no file or folder runs/missing: check the path"),
+        ("info runs/of/missing", "there is no file or folder runs/of/missing: check the path"),
         ("info /dev/null", "/dev/null is neither a file nor a folder"),
         ("info DINOKIT_vitt16", "did you mean dinokit_vitt16?"),
-        ("info dinov3_vitb17", "give the path of its weights, or random:dinov3_vitb16 for an untrained network"),
+        ("info dinov3_vitb17", "did you mean dinov3_vitb16?"),
         ("info random:DINOV3_VITB16", "did you mean dinov3_vitb16?"),
         ("info clip.jpg", "not a weights file"),
         ("demo missing", "missing is not found"),
@@ -211,7 +233,7 @@ def test_pretrain_into_a_file(place: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.usefixtures("place")
-@pytest.mark.parametrize("command", ["embed flat", "show flat", "demo flat", "pretrain flat"])
+@pytest.mark.parametrize("command", ["embed flat", "features flat", "show flat", "demo flat", "pretrain flat"])
 def test_an_empty_out(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command.split(), "--out", ""]) == 2
     assert capsys.readouterr() == ("", "error: --out is empty: give a path\n")

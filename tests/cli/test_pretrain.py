@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 import dinokit
-from dinokit.backbones.vit import VisionTransformer
 from dinokit.checkpoints.folders import hold
 from dinokit.checkpoints.load import load_model
 from dinokit.checkpoints.save import save_model
@@ -177,12 +176,19 @@ def test_two_processes_do_not_train_in_one_folder(copy: Path, capsys: pytest.Cap
 def test_a_start_that_does_not_suit_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, int], settings: list[str], message: str
 ) -> None:
-    backbone = dinokit.load("random:dinokit_vitt16")
-    info = replace(backbone.info, spec=replace(backbone.info.spec, **changes))  # type: ignore[arg-type]
-    save_model(tmp_path / "start", VisionTransformer(info.spec).state_dict(), info)
+    backbone = dinokit.load("random:dinokit_vitt16", **changes)
+    save_model(tmp_path / "start", backbone.network.state_dict(), backbone.info)
     order = ["pretrain", str(PICTURES), "--out", str(tmp_path / "run"), "--init", str(tmp_path / "start"), *SMALL]
     assert main([*order, "run.steps=1", *settings]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_convnext_is_not_pretrained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = load_model("random:dinov3_convnext_tiny", depths=(1, 1, 1, 1), widths=(8, 8, 8, 8))
+    save_model(tmp_path / "start", model.network.state_dict(), model.info)
+    order = ["pretrain", str(PICTURES), "--out", str(tmp_path / "run"), "--init", str(tmp_path / "start"), *SMALL]
+    assert main([*order, "run.steps=1"]) == 2
+    assert "is a ConvNeXt, which has no patches to mask: pretrain a ViT" in capsys.readouterr().err
 
 
 def test_a_picture_that_cannot_be_read_on_the_way_votes_for_nothing(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_skipped_files_are_counted_and_listed() -> None:
 def test_a_long_list_of_skipped_files_is_cut() -> None:
     skipped = SkippedFiles()
     skipped.add("a", "is empty")
-    skipped.add_others(Path(f"{number}.heic") for number in range(5000))
-    assert skipped.summary() == "skipped 5,001 files: 5,000 .heic (convert to JPEG), 1 empty"
+    skipped.add_others(Path(f"{number}.psd") for number in range(5000))
+    assert skipped.summary() == "skipped 5,001 files: 5,000 .psd (not read), 1 empty"
     lines = skipped.listing()
-    assert (len(lines), lines[0], lines[-1]) == (22, "a is empty", "and 4,980 more: .heic (convert to JPEG)")
+    assert (len(lines), lines[0], lines[-1]) == (22, "a is empty", "and 4,980 more: .psd (not read)")

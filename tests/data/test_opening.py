@@ -319,16 +319,16 @@ def test_sources_without_pictures_are_named(tmp_path: Path) -> None:
 
 def test_files_that_are_no_pictures_are_counted_by_extension(tmp_path: Path) -> None:
     tree(tmp_path / "a", "1.jpg")
-    for name in ("2.HEIC", "old/3.heic", "clip.mov", "LICENSE", "labels.csv", "1.json", ".hidden.mov"):
+    for name in ("2.PSD", "old/3.psd", "clip.mov", "LICENSE", "labels.csv", "1.json", ".hidden.mov"):
         (tmp_path / "a" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "a" / name).write_bytes(b"x")
-    counted = "2 .heic (convert to JPEG), 1 without extension (not read), 1 .mov (not read)"
+    counted = "2 .psd (not read), 1 without extension (not read), 1 .mov (not read)"
     for source in (tmp_path / "a", f"{tmp_path}/a/**", [tmp_path / "a", tmp_path / "a/1.jpg"]):
         skipped = SkippedFiles()
         open_pictures(source, skipped)
         assert skipped.summary() == f"skipped 4 files: {counted}"
     for source in (tmp_path / "a/old", f"{tmp_path}/a/old/*", f"{tmp_path}/a/old/**"):
-        with pytest.raises(UserError, match=r"has no pictures, skipped 1 file: 1 \.heic \(convert to JPEG\)"):
+        with pytest.raises(UserError, match=r"has no pictures, skipped 1 file: 1 \.psd \(not read\)"):
             open_pictures(source)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dinokit.errors import UserError
-from dinokit.images.geometry import MAX_PATCHES, Size, fit_to_grid, resize, to_grid, to_tensor
+from dinokit.images.geometry import MAX_PATCHES, Size, fit_to_grid, lay_out, place, resize, to_grid, to_tensor
 from dinokit.images.read import ReadError, read
 
 PHOTOS = sorted((Path(__file__).parent.parent / "pictures").glob("*.jpg"))
@@ -82,3 +82,56 @@ def test_to_grid_gives_whole_patches_and_leaves_read_only_arrays_alone() -> None
     assert grid.is_contiguous()
     native = to_grid(np.zeros((32, 48, 3), np.uint8), "native", 16)
     assert native.shape == (3, 32, 48)
+
+
+SIZES = st.one_of(st.integers(16, 600), st.tuples(st.integers(16, 600), st.integers(16, 600)), st.just("native"))
+
+
+@given(st.integers(1, 1200), st.integers(1, 1200), SIZES, st.sampled_from([8, 14, 16, 32]))
+def test_padding_keeps_the_aspect_to_half_a_pixel(height: int, width: int, size: Size, patch: int) -> None:
+    try:
+        layout = lay_out(height, width, size, patch, "pad")
+    except ReadError:
+        assert max(height, width) > 50 * min(height, width)
+        return
+    rows, cols = layout.content
+    assert all(side % patch == 0 for side in layout.canvas)
+    assert rows <= layout.canvas[0]
+    assert cols <= layout.canvas[1]
+    if size == "native":
+        assert layout.content == (height, width)
+    if isinstance(size, tuple):
+        assert rows <= size[0]
+        assert cols <= size[1]
+        assert layout.canvas == fit_up(size, patch)
+        scale = min(size[0] / height, size[1] / width)
+    else:
+        assert layout.canvas == fit_up(layout.content, patch)
+        scale = 1 if size == "native" else size / min(height, width)
+    assert abs(rows - height * scale) <= 0.5 + 1e-9 or rows == 1
+    assert abs(cols - width * scale) <= 0.5 + 1e-9 or cols == 1
+    span = layout.span(height, width)
+    assert span[0] >= height * (1 - 1e-12)
+    assert span[1] >= width * (1 - 1e-12)
+
+
+def fit_up(sides: tuple[int, int], patch: int) -> tuple[int, int]:
+    return -(-sides[0] // patch) * patch, -(-sides[1] // patch) * patch
+
+
+def test_padding_is_filled_and_the_picture_lies_at_the_top_left() -> None:
+    picture = read(PHOTOS[0])[:100, :150]
+    layout = lay_out(100, 150, 50, 16, "pad")
+    assert (layout.content, layout.canvas) == ((50, 75), (64, 80))
+    view = place(picture, layout, (1, 2, 3))
+    expected = resize(to_tensor(picture), (50, 75))[0]
+    assert view.dtype == torch.uint8
+    torch.testing.assert_close(view[:, :50, :75], expected)
+    for channel in range(3):
+        assert (view[channel, 50:] == channel + 1).all()
+        assert (view[channel, :, 75:] == channel + 1).all()
+
+
+def test_a_fit_that_is_none_is_named() -> None:
+    with pytest.raises(UserError, match=r"^fit is 'crop'"):
+        lay_out(100, 100, 64, 16, "crop")

@@ -1,6 +1,5 @@
 """Reading pictures: all that people have on their disks, and a plain sentence for what is no picture."""
 
-import contextlib
 import io
 import os
 import struct
@@ -11,20 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from helpers_pictures import encode, png_chunk
 from PIL import Image, ImageOps
 
 from dinokit.data.folder import Folder
-from dinokit.images.read import MAX_BYTES, MAX_PIXELS, ReadError, read, size
+from dinokit.images.pixels import MAX_PIXELS
+from dinokit.images.read import MAX_BYTES, ReadError, read, size
 
 PICTURES = Path(__file__).parent.parent / "pictures"
 PHOTOS = sorted(PICTURES.glob("*.jpg"))
 PHOTO = PHOTOS[0]
-
-
-def encode(image: Image.Image, format: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
 
 
 def reason(source: object) -> str:
@@ -103,14 +99,6 @@ def test_cmyk_jpegs_look_as_in_pillow() -> None:
     assert np.abs(read(data).astype(int) - expected).max() <= 2
 
 
-def test_16_bit_grey_is_scaled_and_not_clipped() -> None:
-    ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None]
-    picture = read(encode(Image.fromarray(ramp), "PNG"))
-    assert np.abs(picture[0, :, 0].astype(int) - np.arange(256)).max() <= 1
-    assert picture[0, 0, 0] == 0
-    assert picture[0, -1, 2] == 255
-
-
 def test_grey_pictures_get_three_equal_channels() -> None:
     grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
     for source in (encode(Image.fromarray(grey), "PNG"), grey, grey[:, :, None]):
@@ -174,7 +162,6 @@ def test_errors_name_the_file_and_what_is_wrong(tmp_path: Path) -> None:
         "page.png": (b"\n<!DOCTYPE html><p>404", "is a web page"),
         "pointer.jpg": (b"version https://git-lfs.github.com/spec/v1\noid", "is a Git LFS pointer"),
         "paper.jpg": (b"%PDF-1.7 ...", "is a PDF"),
-        "phone.jpg": (b"\0\0\0\x18ftypheic\0\0\0\0", "is a HEIC picture"),
         "all.jpg": (b"PK\x03\x04....", "is an archive"),
     }
     for name, (data, sentence) in files.items():
@@ -204,14 +191,21 @@ def test_a_name_can_stand_for_bytes() -> None:
 
 
 def test_wrong_arrays_are_refused() -> None:
-    assert "float32" in reason(np.zeros((4, 4, 3), np.float32))
-    assert "shape" in reason(np.zeros((4, 4, 2), np.uint8))
-    assert "shape" in reason(np.zeros((0, 4, 3), np.uint8))
-    assert "range is unknown" in reason(Image.new("F", (3, 3)))
-
-
-def png_chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    assert "has 2 channels where the network reads 3" in reason(np.zeros((4, 4, 2), np.uint8))
+    for shape in [(0, 4, 3), (4,), (2, 4, 4, 3), ()]:
+        assert "shape" in reason(np.zeros(shape, np.uint8))
+    for shape in [(4, 4), (2, 3, 4, 4), (3, 0, 4)]:
+        assert "shape" in reason(torch.zeros(shape))
+    for values in (np.zeros((4, 4), complex), np.full((4, 4), "a"), np.full((4, 4), None)):
+        assert "values" in reason(values)
+    assert "complex64 values" in reason(torch.zeros(3, 4, 4, dtype=torch.complex64))
+    for tensor in (torch.ones(3, 4, 4).to_sparse(), torch.empty(3, 4, 4, device="meta")):
+        assert "values (torch." in reason(tensor)
+    for value in (np.nan, np.inf, -np.inf):
+        assert reason(np.full((4, 4), value)) == "holds NaN or infinite values"
+    for source in (None, 5, ["a.jpg"]):
+        assert "is of type" in reason(source)
+    assert "no pixels" in reason(Image.new("RGB", (0, 5)))
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
@@ -231,15 +225,3 @@ def test_a_large_picture_within_the_limit_is_read_without_a_warning(tmp_path: Pa
     code = f"from dinokit.images.read import size; print(size({str(path)!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout.strip(), done.stderr) == ("(9000, 10000)", "")
-
-
-def test_random_damage_never_escapes_as_another_error() -> None:
-    random = np.random.default_rng(0)
-    for format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"):
-        data = encode(Image.open(PHOTO).resize((40, 30)), format)
-        for _ in range(40):
-            broken = np.frombuffer(data, np.uint8).copy()
-            places = random.integers(0, min(len(broken), 400), 4)
-            broken[places] = random.integers(0, 256, 4)
-            with contextlib.suppress(ReadError):
-                assert read(broken.tobytes()).shape[2] == 3

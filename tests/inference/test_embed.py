@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers_faults import Killed, killed_at, moments
 from PIL import Image
 
 from dinokit.checkpoints.folders import hold
 from dinokit.errors import UserError
-from dinokit.inference import embedding_table
+from dinokit.inference import embedding_table, stream
 from dinokit.inference.backbone import load
-from dinokit.inference.embed import embed_pictures
+from dinokit.inference.embed import EmbedSettings, embed_pictures
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -30,17 +32,18 @@ REAL = Path(__file__).parents[1] / "pictures"
 SLOW = """
 import sys, time, torch
 from pathlib import Path
-from dinokit.inference import embed, embedding_table
+from dinokit.inference import embedding_table
+from dinokit.inference.backbone import Backbone
 torch.set_num_threads(1)
 photos, part, out, model = sys.argv[1:]
 embedding_table.PART_PICTURES = int(part)
-work, begun = embed._embed_chunk, []
+work, begun = Backbone.encode_views, []
 def slow(*arguments):
     begun.append(1)
     Path(out + ".begun-" + str(len(begun))).touch()
-    time.sleep(0.1)
+    time.sleep(0.05)
     return work(*arguments)
-embed._embed_chunk = slow
+Backbone.encode_views = slow
 from dinokit.cli.app import main
 sys.exit(main(["embed", photos, "--out", out, "--model", model, "--size", "64", "--batch-size", "1"]))
 """
@@ -54,9 +57,10 @@ def embed(source: Path, out: Path, **options: Any) -> dict[str, Any]:
             yield item
         assert count == total, label
 
-    chosen = {"model": MODEL, "size": 64, "batch_size": 1, **options}
-    chosen["backbone"] = load(chosen.pop("model"), **chosen.pop("assume", {}))
-    return embed_pictures([str(source)], out, track=track, **{"say": print, **chosen})
+    backbone = load(options.pop("model", MODEL), **options.pop("assume", {}))
+    say = options.pop("say", print)
+    settings = EmbedSettings(**{"size": 64, "batch_size": 1, **options})
+    return embed_pictures([str(source)], out, backbone, settings, track, say)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +116,84 @@ def test_rows_are_those_of_encode_in_order(photos: Path, tmp_path: Path) -> None
         assert features.grid.sizes[0] == (table["height"][row].as_py(), table["width"][row].as_py())
 
 
+def test_the_mean_patch_is_a_column_beside_the_class_token_or_in_its_place(photos: Path, tmp_path: Path) -> None:
+    one = sorted(photos.glob("*.jpg"))[-1]
+    features = load(MODEL).encode(one, size=64)
+    expected = {"embedding": features.cls[0], "mean_patch": features.patches[0].mean(dim=(0, 1))}
+    embed(one, tmp_path / "both.parquet", tokens="cls+mean")
+    both = pq.read_table(tmp_path / "both.parquet")
+    assert both.column_names == ["path", "width", "height", "embedding", "mean_patch"]
+    for name, right in expected.items():
+        np.testing.assert_allclose(both[name][0].as_py(), right.numpy(), atol=0.02)
+    embed(one, tmp_path / "mean.parquet", tokens="mean")
+    mean = pq.read_table(tmp_path / "mean.parquet")
+    assert mean.column_names == ["path", "width", "height", "embedding"]
+    assert mean["embedding"].equals(both["mean_patch"])
+
+
+def test_float16_rounds_and_halves(photos: Path, undisturbed: pa.Table, tmp_path: Path) -> None:
+    embed(photos, tmp_path / "a.parquet", dtype="float16")
+    table = pq.read_table(tmp_path / "a.parquet")
+    assert table.schema.field("embedding").type == pa.list_(pa.float16(), 192)
+    found, right = (np.stack(t["embedding"].to_numpy()).astype(np.float32) for t in (table, undisturbed))
+    assert np.linalg.norm(found - right, axis=1).max() < 0.02 * np.linalg.norm(right, axis=1).min()
+    column = pq.ParquetFile(tmp_path / "a.parquet").metadata.row_group(0).column(3)
+    assert "BYTE_STREAM_SPLIT" not in column.encodings  # DuckDB 2.0 does not read float16 so
+
+
+def test_numbers_beyond_float16_are_refused(tmp_path: Path) -> None:
+    columns = embedding_table.VectorColumns(("embedding",), 2, "float16")
+    folder = embedding_table.PartFolder(tmp_path / "a.parquet", {"model": "x"}, columns)
+    rows = [
+        embedding_table.Row(name, 1, 1, (np.array([1, value], np.float32),)) for name, value in (("a", 1), ("b", 7e4))
+    ]
+    folder.add(rows)
+    with pytest.raises(UserError, match="features of b are no finite float16 numbers: give --dtype float32"):
+        folder.flush()
+
+
+def test_a_large_photograph_has_its_own_size_and_almost_its_exact_row(tmp_path: Path) -> None:
+    """It is decoded smaller than it is; portrait by its EXIF orientation."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = Image.open(REAL / "000000000790.jpg")
+    photo.resize((1200, 800), Image.Resampling.BICUBIC).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    embed(tmp_path / "a.jpg", tmp_path / "a.parquet")
+    [row] = pq.read_table(tmp_path / "a.parquet").to_pylist()
+    assert (row["width"], row["height"]) == (800, 1200)
+    right = load(MODEL).encode(tmp_path / "a.jpg", size=64).cls[0].numpy()
+    cosine = np.dot(row["embedding"], right) / np.linalg.norm(row["embedding"]) / np.linalg.norm(right)
+    assert cosine > 0.999
+
+
+def test_a_hundred_times_the_pictures_take_no_more_memory(photos: Path, tmp_path: Path) -> None:
+    """What lives at a time: the views of two chunks and the rows of a part; chunks are small here."""
+    picture = (photos / "000.png").read_bytes()
+    for number in range(600):
+        (tmp_path / f"{number:03d}.png").write_bytes(picture)
+    peaks = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream, "CHUNK_PICTURES", 8)
+        patch.setattr(embedding_table, "PART_PICTURES", 16)
+        patch.setattr(stream.Stream, "view", counting(stream.Stream.view, peaks))
+        embed(tmp_path, tmp_path / "a.parquet", size=32, batch_size=4)
+    assert len(peaks) == 600
+    assert max(peaks) <= 3 * 8  # the chunk that is looked at, the one ahead, and what the collector has not seen
+
+
+def counting(view: Any, living: list[int]) -> Any:
+    """`view` that notes how many of its tensors are alive."""
+    tensors: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def work(*arguments: Any) -> Any:
+        found = view(*arguments)
+        tensors.add(found.pixels)
+        living.append(len(tensors))
+        return found
+
+    return work
+
+
 def test_unreadable_pictures_are_listed(photos: Path, tmp_path: Path) -> None:
     summary = embed(photos, tmp_path / "a.parquet")
     lines = (tmp_path / "a.parquet.errors.jsonl").read_text().splitlines()
@@ -145,7 +227,7 @@ def test_stopped_halfway_and_continued(
     arguments = [sys.executable, "-c", SLOW, str(photos), str(part), str(out), MODEL]
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
-        while not Path(f"{out}.begun-6").exists() and time.monotonic() < deadline:
+        while not Path(f"{out}.begun-20").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(stop)
         stderr = process.communicate(timeout=60)[1]
@@ -160,6 +242,25 @@ def test_stopped_halfway_and_continued(
     assert said == [f"going on after {summary['continued']} pictures"]
     assert_same(pq.read_table(out), undisturbed)
     assert not parts.exists()
+
+
+def test_killed_at_any_of_twenty_moments_and_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding_table, "PART_PICTURES", 1)
+    (tmp_path / "p").mkdir()
+    for photo in REAL.glob("*.jpg"):
+        (tmp_path / "p" / photo.name).write_bytes(photo.read_bytes())
+    (tmp_path / "p" / "000000001000.jpg").write_bytes(b"\xff\xd8\xff")
+    with killed_at(10**9) as left:
+        embed(tmp_path / "p", tmp_path / "whole.parquet")
+    out, whole = tmp_path / "a.parquet", pq.read_table(tmp_path / "whole.parquet")
+    for moment in moments(10**9 - left[0]):
+        with pytest.raises(Killed), killed_at(moment):
+            embed(tmp_path / "p", out)
+        assert embed(tmp_path / "p", out)["rows"] == 8
+        assert_same(pq.read_table(out), whole)
+        assert len(Path(f"{out}.errors.jsonl").read_text().splitlines()) == 1
+        assert not embedding_table.parts_of(out).exists()
+        out.unlink()
 
 
 def embed_into_parts(photos: Path, out: Path) -> Path:
@@ -205,6 +306,8 @@ def test_two_processes_do_not_write_one_table(photos: Path, tmp_path: Path) -> N
     ("other", "named"),
     [
         ({"size": 32}, "size"),
+        ({"tokens": "cls+mean"}, "tokens"),
+        ({"dtype": "float16"}, "dtype"),
         ({"model": MODEL + ":7"}, "model"),
         ({"assume": {"norm_eps": 1e-3}}, "network_sha256"),
         ({"assume": {"mean": [0.5, 0.5, 0.5]}}, "network_sha256"),
@@ -222,10 +325,16 @@ def test_the_parts_of_another_job_are_left_alone(
 
 def test_parts_without_a_readable_picture(tmp_path: Path) -> None:
     row = embedding_table.Row
-    folder = embedding_table.PartFolder(tmp_path / "a.parquet", {"model": "x"}, 2)
-    folder.add([row("a", 1, 2, np.ones(2, np.float32)), row("b", unreadable="is empty")])
-    folder.add([row("c", unreadable="is empty")])
-    folder.add([row("d", 3, 4, np.zeros(2, np.float32))])
+    columns = embedding_table.VectorColumns(("embedding",), 2, "float32")
+    folder = embedding_table.PartFolder(tmp_path / "a.parquet", {"model": "x"}, columns)
+    for rows in (
+        [row("a", 1, 2, (np.ones(2, np.float32),)), row("b", unreadable="is empty")],
+        [row("c", unreadable="is empty")],
+        [row("d", 3, 4, (np.zeros(2, np.float32),))],
+    ):
+        folder.add(rows)
+        folder.flush()
+    assert len(folder.parts) == 3
     assert folder.done == 4
     assert list(folder.unreadable()) == [("b", "is empty"), ("c", "is empty")]
     assert folder.finish() == 2

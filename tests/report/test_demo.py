@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from dinokit.backbones.catalog import spec_of
 from dinokit.backbones.features import Features, Grid
+from dinokit.backbones.network import Spec
 from dinokit.checkpoints.load import load_model
 from dinokit.cli.app import main
 from dinokit.errors import UserError
 from dinokit.inference.backbone import Backbone
+from dinokit.inference.views import View
 from dinokit.report import demo
 from dinokit.report.bundled_photos import TWO_VIEWS
 from dinokit.report.demo_page import LARGEST_SIDE
@@ -28,16 +30,14 @@ class MeanColours(Backbone):
         self.shapes: list[tuple[int, ...]] = []
 
     @property
-    def patch_size(self) -> int:
-        return 16
+    def spec(self) -> Spec:
+        return spec_of("dinokit_vitt16")
 
-    def encode_views(
-        self, views: Sequence[Tensor], sizes: Sequence[tuple[int, int]], batch_size: int = 16
-    ) -> list[Features]:
+    def encode_views(self, views: Sequence[View], batch_size: int = 16, tile: int | None = None) -> list[Features]:
         [view] = views
-        self.shapes.append(tuple(view.shape[1:]))
-        patches = adaptive_avg_pool2d(view.float(), (4, 6)).permute(1, 2, 0)[None]
-        return [Features(patches.mean((1, 2)), patches[:, 0, :0], patches, Grid(4, 6, tuple(sizes)))]
+        self.shapes.append(tuple(view.pixels.shape[1:]))
+        patches = adaptive_avg_pool2d(view.pixels.float(), (4, 6)).permute(1, 2, 0)[None]
+        return [Features(patches.mean((1, 2)), patches[:, 0, :0], patches, Grid(4, 6, (view.size,)))]
 
 
 def save(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (96, 64)) -> Path:

@@ -6,6 +6,8 @@ import difflib
 from dataclasses import replace
 from types import MappingProxyType
 
+from dinokit.backbones.convnext import ConvNeXtSpec
+from dinokit.backbones.network import Spec
 from dinokit.backbones.rope import RopeSpec
 from dinokit.backbones.vit import ViTSpec
 from dinokit.errors import UserError
@@ -32,7 +34,7 @@ _VIT_7B = _published(
     4096, 40, 32, _swiglu_hidden(4096, 3, 64), **_GATED, qkv_bias=False, mask_k_bias=False, local_cls_norm=True
 )
 
-NETWORKS = MappingProxyType(
+NETWORKS: MappingProxyType[str, Spec] = MappingProxyType(
     {
         "dinokit_vitt16": _published(192, 12, 3, 768),
         "dinov3_vits16": _published(384, 12, 6, 1536),
@@ -44,6 +46,10 @@ NETWORKS = MappingProxyType(
         "dinov3_vith16plus": _published(1280, 32, 20, _swiglu_hidden(1280, 6, 8), **_GATED),
         "dinov3_vit7b16": _VIT_7B,
         "dinov3_vit7b16_sat493m": _VIT_7B,
+        "dinov3_convnext_tiny": ConvNeXtSpec((3, 3, 9, 3), (96, 192, 384, 768)),
+        "dinov3_convnext_small": ConvNeXtSpec((3, 3, 27, 3), (96, 192, 384, 768)),
+        "dinov3_convnext_base": ConvNeXtSpec((3, 3, 27, 3), (128, 256, 512, 1024)),
+        "dinov3_convnext_large": ConvNeXtSpec((3, 3, 27, 3), (192, 384, 768, 1536)),
         "vit_small": _recipe(384, 12, 6),
         "vit_base": _recipe(768, 12, 12),
         "vit_large": _recipe(1024, 24, 16),
@@ -53,10 +59,10 @@ NETWORKS = MappingProxyType(
         "vit_7b": _recipe(4096, 40, 32, 3.0),
     }
 )
-"""Every ViT by name: our bundled one, Meta's published ones, and those of its training configurations."""
+"""Every network by name: our bundled one, Meta's published ones, and those of its training configurations."""
 
 
-def spec_of(name: str) -> ViTSpec:
+def spec_of(name: str) -> Spec:
     """The shape of the network called `name`; an unknown name is a `UserError` that names the nearest."""
     if name in NETWORKS:
         return NETWORKS[name]

@@ -14,14 +14,22 @@ from torch import Tensor
 class Grid:
     """Maps feature cells (row, col) to source pixels (x, y) and back, for every picture of a batch.
 
-    A picture is resized as a whole onto `rows` x `cols` cells, so the map is one scale per axis.
-    Pixel centres lie at .5, as do cell centres: cell (0, 0) covers pixels (0, 0) to (width/cols, height/rows).
+    `rows` x `cols` cells of one size span a rectangle of source pixels that begins at the picture's top left corner
+    and ends where the picture does or, with padding, beyond it: the map is one scale per axis. Pixel centres lie at
+    .5, as do cell centres: cell (0, 0) of a grid that spans the picture covers pixels (0, 0) to (width/cols,
+    height/rows).
     """
 
     rows: int
     cols: int
     sizes: tuple[tuple[int, int], ...]
     """Height and width of each source picture in pixels."""
+    spans: tuple[tuple[float, float], ...] = ()
+    """Height and width in source pixels that the grid spans in each picture; left out: the picture's own."""
+
+    def __post_init__(self) -> None:
+        if not self.spans:
+            object.__setattr__(self, "spans", tuple((float(height), float(width)) for height, width in self.sizes))
 
     def to_pixels(self, cells: Tensor, picture: int = 0) -> Tensor:
         """Centres of cells [..., 2] as (row, col) -> pixels [..., 2] as (x, y) in picture number `picture`."""
@@ -33,8 +41,19 @@ class Grid:
         scale = self._pixels_per_cell(picture, pixels)
         return (pixels.to(scale.dtype) / scale - 0.5).flip(-1)
 
-    def _pixels_per_cell(self, picture: int, like: Tensor) -> Tensor:
+    def inside(self, picture: int = 0) -> Tensor:
+        """Which cells show the picture and not its padding, by their centre: bool [rows, cols].
+
+        The first row and column always do, however narrow the picture.
+        """
         height, width = self.sizes[picture]
+        (high, wide), rows, cols = self.spans[picture], torch.arange(self.rows), torch.arange(self.cols)
+        down = ((rows + 0.5) * (high / self.rows) < height) | (rows == 0)
+        across = ((cols + 0.5) * (wide / self.cols) < width) | (cols == 0)
+        return down[:, None] & across
+
+    def _pixels_per_cell(self, picture: int, like: Tensor) -> Tensor:
+        height, width = self.spans[picture]
         dtype = torch.float32 if like.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         return torch.tensor([width / self.cols, height / self.rows], dtype=dtype, device=like.device)
 
@@ -77,11 +96,11 @@ class Features:
     @staticmethod
     def join(parts: Sequence[Features]) -> Features:
         """Features of several batches with equal grids as one batch."""
-        grids = [part.grid for part in parts]
-        first = grids[0]
+        grids = [part.grid for part in parts if part.grid is not None]
         grid = None
-        if first is not None:
-            grid = Grid(first.rows, first.cols, tuple(size for g in grids if g is not None for size in g.sizes))
+        if grids:
+            sizes, spans = (tuple(pair for g in grids for pair in getattr(g, name)) for name in ("sizes", "spans"))
+            grid = Grid(grids[0].rows, grids[0].cols, sizes, spans)
         return Features(
             torch.cat([part.cls for part in parts]),
             torch.cat([part.registers for part in parts]),

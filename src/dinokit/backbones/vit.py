@@ -49,6 +49,11 @@ class ViTSpec:
     def head_dim(self) -> int:
         return self.width // self.heads
 
+    @property
+    def side_multiple(self) -> int:
+        """Sides of a picture are multiples of this many pixels."""
+        return self.patch_size
+
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q kᵀ / sqrt(d)) v by PyTorch's fused operator; [B, heads, T, d] each."""

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from dinokit.backbones.convnext import ConvNeXtSpec
+from dinokit.backbones.network import Network, Spec
 from dinokit.backbones.rope import RopeSpec
-from dinokit.backbones.vit import VisionTransformer, ViTSpec
+from dinokit.backbones.vit import ViTSpec
 from dinokit.checkpoints.names import printable
 from dinokit.checkpoints.spec_check import check_spec
 from dinokit.errors import UserError
@@ -17,6 +19,8 @@ from dinokit.images.normalize import IMAGENET, Statistics
 FORMAT = "dinokit-1"
 MAX_SIDE = 16384
 """The largest picture side, in pixels, that a model may ask for by itself."""
+_KINDS: dict[str, type[Spec]] = {"vit": ViTSpec, "convnext": ConvNeXtSpec}
+_ABOUT = ("mean", "std", "image_size")
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class ModelInfo:
     """A model's name, shape and picture statistics, and where its weights come from."""
 
     name: str
-    spec: ViTSpec
+    spec: Spec
     statistics: Statistics = IMAGENET
     image_size: int = 224
     """Short side in pixels at which the model is read unless a size is given."""
@@ -37,6 +41,7 @@ class ModelInfo:
         return {
             "format": FORMAT,
             "name": self.name,
+            "kind": next(kind for kind, made in _KINDS.items() if isinstance(self.spec, made)),
             "network": asdict(self.spec),
             "mean": list(self.statistics.mean),
             "std": list(self.statistics.std),
@@ -47,9 +52,13 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network with weights, ready to be frozen or trained further, and what is known about it."""
+    """A network with weights as they are stored, in their own number format, and what is known about it.
 
-    network: VisionTransformer
+    Weights of a file are memory-mapped: they are read when they are used, and stay those of the file. `network.float()`
+    makes a network to compute or train with where they are stored narrower.
+    """
+
+    network: Network
     info: ModelInfo
 
 
@@ -64,64 +73,82 @@ def is_ours(config: Any) -> bool:
 
 def info_from_config(config: Any, where: str) -> ModelInfo:
     """The content of a `config.json` that dinokit wrote; anything else is a `UserError` that names `where`."""
-    if isinstance(config, Mapping) and "model_type" in config and not is_ours(config):
-        raise UserError(f"{where} is that of a transformers model", "give the .pth file in Meta's key layout")
     if not isinstance(config, Mapping) or config.get("format") != FORMAT:
         raise UserError(f"{where} is not a dinokit config", f"its format must be {FORMAT}")
     try:
-        network = dict(_mapping(config["network"], "network"))
-        rope = RopeSpec(**_mapping(network.pop("rope"), "rope"))
-        spec = ViTSpec(**network, rope=rope)
-        statistics = Statistics(*(_three_numbers(config[name], name) for name in ("mean", "std")))
+        spec = _spec_from_config(config.get("kind", "vit"), dict(_mapping(config["network"], "network")))
         name, digest = config["name"], config["weights_sha256"]
         if not isinstance(name, str) or not isinstance(digest, str):
             raise TypeError("name and weights_sha256 must be texts")
+        spec = check_spec(spec, where)
+        statistics = Statistics(*(_numbers(config[name], name, spec.in_channels) for name in ("mean", "std")))
         size = config["image_size"]
     except KeyError as problem:
         raise UserError(f"{where} lacks {problem}", "save the model again") from None
     except (TypeError, ValueError, OverflowError, UserError) as problem:
         raise UserError(f"{where} is damaged ({problem})", "save the model again") from None
-    return check_info(ModelInfo(printable(name), check_spec(spec, where), statistics, size, digest), where)
+    return check_info(ModelInfo(printable(name), spec, statistics, size, digest), where)
+
+
+def _spec_from_config(kind: Any, network: dict[str, Any]) -> Spec:
+    if kind not in _KINDS:
+        raise ValueError(f"kind is {str(kind)[:60]!r}, not {' or '.join(_KINDS)}")
+    if kind == "convnext":
+        network |= {name: tuple(network[name]) for name in ("depths", "widths")}
+        return ConvNeXtSpec(**network)
+    rope = RopeSpec(**_mapping(network.pop("rope"), "rope"))
+    return ViTSpec(**network, rope=rope)
 
 
 def check_info(info: ModelInfo, where: str) -> ModelInfo:
     """`info` itself, or a `UserError` that names what of its picture statistics and size cannot be."""
     if type(info.image_size) is not int or not 1 <= info.image_size <= MAX_SIDE:
-        raise UserError(f"{where}: image_size is {info.image_size!r}", f"give 1 to {MAX_SIDE} pixels")
+        raise UserError(f"{where}: image_size is {str(info.image_size)[:60]!r}", f"give 1 to {MAX_SIDE} pixels")
     for name, values in (("mean", info.statistics.mean), ("std", info.statistics.std)):
         if not all(math.isfinite(value) and (name == "mean" or value > 0) for value in values):
-            raise UserError(f"{where}: {name} is {list(values)}", "give three finite numbers, those of std above 0")
+            raise UserError(f"{where}: {name} is {list(values)}", "give finite numbers, those of std above 0")
     return info
 
 
 def override(info: ModelInfo, changes: Mapping[str, Any], where: str) -> ModelInfo:
-    """`info` with properties replaced by name: fields of `ViTSpec`, `rope_` + a field of `RopeSpec`, `mean`, `std`,
-    `image_size`. What is given is no assumption any more. `UserError` for an unknown name or an impossible value.
+    """`info` with properties replaced by name: fields of its spec, `rope_` + a field of `RopeSpec`, `mean`, `std`,
+    `image_size`. Another `in_channels` brings statistics of as many channels. `UserError` for an unknown name or an
+    impossible value.
     """
-    changes = dict(changes)
-    about = {name: changes.pop(name) for name in ("mean", "std", "image_size") if name in changes}
-    spec = check_spec(override_spec(info.spec, changes), where)
+    spec = check_spec(override_spec(info.spec, {n: value for n, value in changes.items() if n not in _ABOUT}), where)
+    channels = spec.in_channels
+    suited = info.statistics if channels == info.spec.in_channels else fit_statistics(info.statistics, channels)
     try:
-        values = {
-            name: _three_numbers(about.get(name, getattr(info.statistics, name)), name) for name in ("mean", "std")
-        }
+        values = {name: _numbers(changes.get(name, getattr(suited, name)), name, channels) for name in ("mean", "std")}
     except (TypeError, ValueError, OverflowError) as problem:
-        raise UserError(f"{where}: {problem}", "give the channels red, green and blue") from None
-    size = about.get("image_size", info.image_size)
+        raise UserError(f"{where}: {problem}", "give one for each channel of the pictures") from None
+    size = changes.get("image_size", info.image_size)
     return check_info(replace(info, spec=spec, statistics=Statistics(**values), image_size=size), where)
 
 
-def override_spec(spec: ViTSpec, changes: Mapping[str, Any]) -> ViTSpec:
+def override_spec(spec: Spec, changes: Mapping[str, Any]) -> Spec:
     """`spec` with fields replaced by name, `rope_` + name for those of its `RopeSpec`; unknown ones: `UserError`."""
-    known = {field.name for field in fields(ViTSpec)}
-    inner = {f"rope_{field.name}" for field in fields(RopeSpec)}
+    vit = isinstance(spec, ViTSpec)
+    known = {field.name for field in fields(spec)}
+    inner = {f"rope_{field.name}" for field in fields(RopeSpec)} if vit else set()
     for name in changes:
         if name not in known | inner:
-            names = ", ".join(sorted(known | inner | {"mean", "std", "image_size"}))
+            names = ", ".join(sorted(known | inner | set(_ABOUT)))
             raise UserError(f"a model has no property {name!r}", f"known are {names}")
     spec = replace(spec, **{name: value for name, value in changes.items() if name in known})
     rope = {name.removeprefix("rope_"): value for name, value in changes.items() if name in inner}
-    return replace(spec, rope=replace(spec.rope, **rope)) if rope else spec
+    return replace(spec, rope=replace(spec.rope, **rope)) if rope and isinstance(spec, ViTSpec) else spec
+
+
+def fit_statistics(statistics: Statistics, channels: int) -> Statistics:
+    """Statistics for another number of channels: the mean of all for one, else the same again in order."""
+
+    def fit(values: tuple[float, ...]) -> tuple[float, ...]:
+        if channels == 1:
+            return (sum(values) / len(values),)
+        return tuple(values[channel % len(values)] for channel in range(channels))
+
+    return Statistics(fit(statistics.mean), fit(statistics.std))
 
 
 def _mapping(value: Any, name: str) -> Mapping[str, Any]:
@@ -130,10 +157,12 @@ def _mapping(value: Any, name: str) -> Mapping[str, Any]:
     return value
 
 
-def _three_numbers(value: Any, name: str) -> tuple[float, float, float]:
-    if not isinstance(value, (list, tuple)) or len(value) != 3:
-        raise TypeError(f"{name} must be three numbers")
+def _numbers(value: Any, name: str, count: int) -> tuple[float, ...]:
+    if not isinstance(value, (list, tuple)) or len(value) != count:
+        raise TypeError(f"{name} must be {_COUNTS.get(count, str(count))} number{'s' if count > 1 else ''}")
     if not all(type(number) in (int, float) for number in value):
-        raise TypeError(f"{name} must be three numbers")
-    red, green, blue = (float(number) for number in value)
-    return red, green, blue
+        raise TypeError(f"{name} must be numbers")
+    return tuple(float(number) for number in value)
+
+
+_COUNTS = {1: "one", 2: "two", 3: "three", 4: "four"}

@@ -14,11 +14,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from dinokit.checkpoints.files import CONFIG, WEIGHTS
 from dinokit.checkpoints.model import ModelInfo
 from dinokit.errors import UserError
-
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -55,11 +53,12 @@ def _temporary(path: Path) -> Path:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
     """Write a safetensors file. `dtype` narrows weights; RoPE periods stay float32."""
-    write_atomically(path, _pack(tensors, dtype))
+    write_atomically(path, pack(tensors, dtype))
 
 
-def _pack(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> bytes:
-    return save({key: _narrow(key, value, dtype) for key, value in tensors.items()})
+def pack(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> bytes:
+    """The content of a safetensors file, as `save_tensors` writes it."""
+    return save({key: _narrow(key, value, dtype) for key, value in tensors.items()}, {"format": "pt"})
 
 
 def _narrow(key: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -86,9 +85,9 @@ def save_model(
     folder = Path(folder)
     if folder.is_file():
         raise UserError(f"{folder} is a file", "give a folder to save the model in")
-    weights = _pack(state, dtype)
+    weights = pack(state, dtype)
     info = replace(info, weights_sha256=hashlib.sha256(weights).hexdigest())
     config = (json.dumps(info.to_config(), indent=1) + "\n").encode()
-    others = {folder / name: _pack(tensors, dtype) for name, tensors in (beside or {}).items()}
+    others = {folder / name: pack(tensors, dtype) for name, tensors in (beside or {}).items()}
     write_together({folder / WEIGHTS: weights, folder / CONFIG: config, **others})
     return info

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from dinokit.backbones.convnext import ConvNeXtSpec
+from dinokit.backbones.network import Spec
 from dinokit.backbones.rope import RopeSpec
 from dinokit.backbones.vit import ViTSpec
 from dinokit.errors import UserError
@@ -23,12 +25,37 @@ _SWITCHES = ("qkv_bias", "mask_k_bias", "untied_cls_norm", "local_cls_norm")
 _NORMALIZE = ("separate", "max", "min")
 
 
-def check_spec(spec: ViTSpec, where: str) -> ViTSpec:
+def check_spec(spec: Spec, where: str) -> Spec:
     """`spec` itself, or a `UserError` that names `where`, the field, its value and its bounds."""
-    for name, (least, most) in _COUNTS.items():
-        value = getattr(spec, name)
-        if type(value) is not int or not least <= value <= most:
-            raise _error(where, name, value, f"must be a whole number from {least} to {most}")
+    if isinstance(spec, ConvNeXtSpec):
+        _check_convnext(spec, where)
+    else:
+        _check_vit(spec, where)
+    return spec
+
+
+def _check_convnext(spec: ConvNeXtSpec, where: str) -> None:
+    for name, bounds in (("depths", _COUNTS["depth"]), ("widths", _COUNTS["width"])):
+        values = getattr(spec, name)
+        if not isinstance(values, tuple) or len(values) != 4:
+            raise _error(where, name, values, "must be four whole numbers")
+        for value in values:
+            _check_count(where, name, value, bounds)
+    for name in ("in_channels", "patch_size"):
+        _check_count(where, name, getattr(spec, name), _COUNTS[name])
+    _check_number(where, "norm_eps", spec.norm_eps, 0.0, 1.0)
+    _check_number(where, "layer_scale", spec.layer_scale, -1e4, 1e4)
+
+
+def _check_count(where: str, name: str, value: object, bounds: tuple[int, int]) -> None:
+    least, most = bounds
+    if type(value) is not int or not least <= value <= most:
+        raise _error(where, name, value, f"must be a whole number from {least} to {most}")
+
+
+def _check_vit(spec: ViTSpec, where: str) -> None:
+    for name, bounds in _COUNTS.items():
+        _check_count(where, name, getattr(spec, name), bounds)
     for name in _SWITCHES:
         if type(getattr(spec, name)) is not bool:
             raise _error(where, name, getattr(spec, name), "must be true or false")
@@ -43,7 +70,6 @@ def check_spec(spec: ViTSpec, where: str) -> ViTSpec:
     if not isinstance(spec.rope, RopeSpec):
         raise _error(where, "rope", spec.rope, "must be a RopeSpec")
     _check_rope(spec.rope, where)
-    return spec
 
 
 def _check_rope(rope: RopeSpec, where: str) -> None:

@@ -14,6 +14,7 @@ import pickletools
 import re
 import warnings
 import zipfile
+from bisect import bisect_left, insort
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -40,12 +41,19 @@ _NEEDED = re.compile(
 )
 """What a pickle of weights may name. PyTorch's own list also has `bytearray` and others that allocate what they are
 told."""
+_FORMATS = (torch.float32, torch.bfloat16, torch.float16)
+"""Formats that weights keep."""
+_PIECE = 1 << 22
+"""Numbers that are looked at together."""
 _LEGACY_PICKLES = 5
 """Pickles that a file of PyTorch before 1.6 begins with; numbers follow."""
 
 
 def read_tensors(path: Path) -> Any:
-    """The content of a weights file on the CPU: tensors, possibly nested in dicts. `UserError` for anything else."""
+    """The content of a weights file on the CPU: tensors, possibly nested in dicts. `UserError` for anything else.
+
+    The file is mapped into memory, not read, wherever its format allows it: all but old and compressed pickles.
+    """
     if path.suffix != ".safetensors" and path.suffix not in PICKLES:
         known = f".safetensors or {', '.join(PICKLES)}"
         raise UserError(f"{path} is not a weights file", f"its name must end in {known}")
@@ -53,10 +61,10 @@ def read_tensors(path: Path) -> Any:
     try:
         if _SAFETENSORS.match(head):
             return load_file(path)
-        _refuse_calls(path)
+        mapped = _check_pickle(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on old pickles: they load or they do not
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except UserError:
         raise
     except pickle.UnpicklingError as problem:
@@ -95,24 +103,37 @@ def file_sha256(path: Path) -> str:
 
 
 def plain_weights(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """The same weights in float32, each dense, finite and in memory of its own.
+    """The same weights, each dense, finite and apart from the others, in its own number format or float32.
 
-    Raises `UserError` naming the key of the first that is not: no floats, sparse, without data, larger than the
-    memory behind it, infinite or not a number.
+    What lies in a mapped file stays there. Raises `UserError` naming the key of the first that is no weight: no
+    floats, sparse, without data, larger than the memory behind it, infinite or not a number.
     """
-    seen: set[int] = set()
+    taken: list[tuple[int, int]] = []
     plain = {}
     for key, value in state.items():
         check_weight(key, value, where)
-        own = value.detach().to(torch.float32).contiguous()
-        storage = own.untyped_storage()
-        if storage.data_ptr() in seen or storage.nbytes() != own.nbytes:
+        own = value.detach()
+        own = (own if own.dtype in _FORMATS else own.to(torch.float32)).contiguous()
+        place = (own.data_ptr(), own.data_ptr() + own.nbytes)
+        if any(start < place[1] and place[0] < end for start, end in _neighbours(taken, place)):
             own = own.clone()
-        seen.add(own.untyped_storage().data_ptr())
-        if not bool(own.isfinite().all()):
+        elif own.nbytes:
+            insort(taken, place)
+        if not _is_finite(own):
             raise UserError(f"{where}: {key} holds numbers that are not finite", "the training that made it diverged")
         plain[key] = own
     return plain
+
+
+def _neighbours(taken: list[tuple[int, int]], place: tuple[int, int]) -> list[tuple[int, int]]:
+    """The stretches of memory before and after `place`; none of `taken` overlap each other."""
+    index = bisect_left(taken, place)
+    return taken[max(index - 1, 0) : index + 1]
+
+
+def _is_finite(value: Tensor) -> bool:
+    """Looked at piece by piece: a mask of the whole would be half as large as the weights."""
+    return all(bool(piece.isfinite().all()) for piece in value.flatten().split(_PIECE))
 
 
 def check_weight(key: str, value: Tensor, where: str) -> None:
@@ -138,14 +159,17 @@ def _fault(value: Tensor) -> str:
     return ""
 
 
-def _refuse_calls(path: Path) -> None:
-    """Refuse a pickle that names what weights do not need, or a zipped one that unpacks to far more than its size."""
+def _check_pickle(path: Path) -> bool:
+    """Refuse a pickle that names what weights do not need, or a zipped one that unpacks to far more than its size.
+
+    Returns whether its numbers lie in the file as they are, so that it can be mapped.
+    """
     with open(path, "rb") as file:
         if file.read(4) != b"PK\3\4":  # where PyTorch too sees no archive
             file.seek(0)
             for _ in range(_LEGACY_PICKLES):
                 _check_names(file)
-            return
+            return False
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         size = sum(entry.file_size for entry in entries)
@@ -155,6 +179,7 @@ def _refuse_calls(path: Path) -> None:
             if entry.filename.lower().endswith(".pkl"):
                 with archive.open(entry) as pickled:
                     _check_names(pickled)
+        return all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
 
 
 def _check_names(pickled: IO[bytes]) -> None:

@@ -7,6 +7,7 @@ Ctrl-C ends in exit code 130, except for a training that it has stopped cleanly:
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -53,10 +54,27 @@ VERBS = (
         ("dinokit info dinokit_vitt16", "dinokit info weights.safetensors --json"),
     ),
     Verb(
+        "convert",
+        LOOK,
+        "Write a model in the layout that transformers, timm or Meta's code reads.",
+        (
+            "dinokit convert runs/mine mine-hf/ --layout transformers",
+            "dinokit convert facebook/dinov3-vits16-pretrain-lvd1689m vits16/ --layout timm",
+        ),
+        "What a layout cannot hold is refused by name; what it leaves out without changing the features is said.",
+    ),
+    Verb(
         "embed",
         LOOK,
         "Write one row of features for each picture into a Parquet table.",
-        ("dinokit embed photos/ --out photos.parquet",),
+        ("dinokit embed photos/ --out photos.parquet", "dinokit embed photos/ --out photos.parquet --tokens cls+mean"),
+        "Stopped halfway it keeps what it has; the same command continues.",
+    ),
+    Verb(
+        "features",
+        LOOK,
+        "Write the patch features of each picture into a file of its own.",
+        ("dinokit features photos/ --out features", "dinokit features street.jpg --out f --size 896 --format npy"),
         "Stopped halfway it keeps what it has; the same command continues.",
     ),
     Verb(
@@ -108,7 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line on `arguments` (default: those of the process) and return the exit code."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        build_app()(tokens, print_error=False, exit_on_error=False, result_action="return_none")
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: _warn(str(message))
+            build_app()(tokens, print_error=False, exit_on_error=False, result_action="return_none")
         sys.stdout.flush()
     except UserError as error:
         return _fail(str(error))
@@ -131,6 +151,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail("not enough memory: lower the batch, the crops or --size, or take a smaller model")
     return 0
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {printable(' '.join(message.split()))}", file=sys.stderr)
 
 
 def _close_output() -> None:

@@ -1,7 +1,7 @@
 """`dinokit embed`: pictures in, a table of features out."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Json, Out, Pixels, Whole
@@ -14,7 +14,10 @@ def embed(
     out: Out,
     model: Model = BUNDLED,
     size: Pixels | None = None,
+    tokens: Literal["cls", "mean", "cls+mean"] = "cls",
+    dtype: Literal["float32", "float16"] = "float32",
     batch_size: Whole = 16,
+    ray: Whole | None = None,
     opening: Opening = AUTO,
     json: Json = False,
 ) -> None:
@@ -25,20 +28,28 @@ def embed(
     images
         Pictures, folders, patterns or tar shards.
     out
-        The table to write, FILE.parquet: path (SHARD.tar/MEMBER in shards), width, height, embedding (class token).
+        The table to write, FILE.parquet: path (SHARD.tar/MEMBER in shards), width, height, embedding.
     size
         Short side in pixels; without it, the size the model was trained at.
+    tokens
+        What embedding holds: the class token or the mean of the patches; cls+mean has the latter in mean_patch.
+    dtype
+        Number format of these columns; float16 halves the file.
     batch_size
         Pictures at a time.
+    ray
+        Share the work among this many processes under Ray Data (pip install dinokit[ray]): on the cluster that
+        RAY_ADDRESS names, or else on this machine.
     json
         Print one JSON object with the counts instead of a line.
     """
     from dinokit.cli.output import say, track
-    from dinokit.inference.embed import embed_pictures
+    from dinokit.inference.embed import EmbedSettings, embed_pictures
 
+    settings = EmbedSettings(size, tokens, dtype, batch_size, ray)
     backbone = opening.backbone(model)
     try:
-        summary = embed_pictures(images, out, backbone=backbone, size=size, batch_size=batch_size, track=track, say=say)
+        summary = embed_pictures(images, out, backbone, settings, track, say)
     except KeyboardInterrupt:
         say(f"what is finished is kept in {out}.parts; the same command continues")
         raise

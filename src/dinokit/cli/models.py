@@ -27,6 +27,8 @@ class Opening:
     """auto, cpu, cuda or mps; cuda:1 is the second."""
     precision: str = "auto"
     """auto, fp32 or bf16."""
+    runtime: str = "torch"
+    """torch, or compile (torch.compile, for GPUs; the first call of each shape takes long)."""
 
     def model(self, name: str) -> LoadedModel:
         """The network called `name`, on the CPU; what had to be assumed is said on standard error, one line each."""
@@ -43,7 +45,7 @@ class Opening:
         """The backbone called `name`, as `model` opens it."""
         from dinokit.inference.backbone import Backbone
 
-        return Backbone(self.model(name), self.device, self.precision)
+        return Backbone(self.model(name), self.device, self.precision, self.runtime)
 
 
 AUTO = Opening()

@@ -17,7 +17,7 @@ from pathlib import Path
 from dinokit.errors import UserError
 
 PICTURE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"},
+    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif"},
 )
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
@@ -27,7 +27,6 @@ _COMPANIONS = frozenset({
     ".toml", ".ini", ".log", ".cls", ".npy", ".npz", ".parquet", ".db", ".xmp", ".aae",
 })
 # fmt: on
-_CONVERTIBLE = frozenset({".heic", ".heif"})
 _MOST_LISTED = 20
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -49,8 +48,7 @@ class SkippedFiles:
         """Note files whose extension is no picture's."""
         for path in sorted(paths):
             suffix = path.suffix.lower()
-            remedy = "convert to JPEG" if suffix in _CONVERTIBLE else "not read"
-            self.add(path.as_posix(), f"is {suffix or 'without extension'} ({remedy})")
+            self.add(path.as_posix(), f"is {suffix or 'without extension'} (not read)")
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -34,7 +34,7 @@ def class_tokens(
 
     A picture that cannot be read is left out and noted in `skipped`. `size` is rounded to the patch grid.
     """
-    side = fit_to_grid(1, 1, backbone.info.image_size if size is None else size, backbone.patch_size)[0]
+    side = fit_to_grid(1, 1, backbone.info.image_size if size is None else size, backbone.spec.side_multiple)[0]
     for first in range(0, len(pictures), _CHUNK):
         part = subset(pictures, range(first, min(first + _CHUNK, len(pictures))))
         try:

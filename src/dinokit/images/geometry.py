@@ -1,13 +1,16 @@
 """Sizes on the patch grid, and the one resize that all pictures go through.
 
-A network of patch size p needs sides that are multiples of p. Sides are rounded to the nearest multiple, so
-the aspect changes by at most half a patch and nothing is ever cropped. The resize is torch's bicubic with
-antialiasing on uint8, several times faster than Pillow's and within 1/255 of it (a value in 100,000: 2/255)
-where both go along the rows first; Pillow 13 starts with the cheaper axis, which moves values by up to 5/255.
+A network needs sides that are multiples of its patch, or of its stride. A picture is fitted in one of two ways, and
+nothing is ever cropped: its sides are rounded to the nearest multiples, so that the aspect changes by at most half of
+one ("resize"), or it keeps its aspect to half a pixel and the rest of the grid is filled ("pad"). The resize is
+torch's bicubic with antialiasing on uint8, several times faster than Pillow's and within 1/255 of it (a value in
+100,000: 2/255) where both go along the rows first; Pillow 13 starts with the cheaper axis, which moves values by up
+to 5/255.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -20,8 +23,12 @@ from dinokit.errors import UserError
 from dinokit.images.kinds import Finding
 from dinokit.images.read import ReadError
 
+PICTURE = "the picture"
 Size = int | Sequence[int] | Literal["native"]
 """The size to work at, in pixels: the short side, or (height, width), or "native"."""
+
+Fit = Literal["resize", "pad"]
+"""How a picture comes to whole patches."""
 
 MAX_PATCHES = 262_144
 """The most patches that one picture may become: four times 4096 x 4096 pixels in patches of 16."""
@@ -29,34 +36,50 @@ MAX_PATCHES = 262_144
 _SIZE_HINT = 'give the short side in pixels, (height, width), or "native"'
 
 
-def fit_to_grid(height: int, width: int, size: Size, patch: int, name: str = "the picture") -> tuple[int, int]:
-    """Return the (height, width) nearest to the wanted `size` whose sides are multiples of `patch`.
+@dataclass(frozen=True)
+class Layout:
+    """Where a picture lies in its view: resized to `content`, and filled up at the bottom and right to `canvas`."""
 
-    `height`, `width`: of the picture, in pixels. `size`: int = its short side afterwards, aspect kept;
-    (height, width) = both sides; "native" = as it is. Each side is rounded to the nearest multiple of
-    `patch`, one patch at least. Raises `UserError` naming `size` if it is none of these, and `ReadError` with
-    the picture's `name` for more than `MAX_PATCHES`.
+    content: tuple[int, int]
+    """Height and width of the resized picture, in pixels."""
+    canvas: tuple[int, int]
+    """Height and width of the view, multiples of the patch."""
+
+    def span(self, height: int, width: int) -> tuple[float, float]:
+        """Height and width of the whole view in pixels of the source picture, which has `height` and `width`."""
+        return height * self.canvas[0] / self.content[0], width * self.canvas[1] / self.content[1]
+
+
+def lay_out(height: int, width: int, size: Size, multiple: int, fit: Fit = "resize", name: str = PICTURE) -> Layout:
+    """Lay a picture of `height` x `width` pixels out on a grid whose sides are multiples of `multiple`.
+
+    `size`: int = the short side afterwards; (height, width) = both sides, with "pad" the box that the picture is
+    fitted into; "native" = as it is. `fit`: "resize" rounds each side to the nearest multiple, one at least; "pad"
+    keeps the aspect to half a pixel and fills up to the next multiple. Raises `UserError` naming `size` or `fit` if
+    it is none of these, and `ReadError` with the picture's `name` for more than `MAX_PATCHES`.
     """
-    if size == "native":
-        wanted = (float(height), float(width))
-    elif _is_count(size):
-        scale = size / min(height, width)  # type: ignore[operator]
-        wanted = (height * scale, width * scale)
-    elif isinstance(size, (tuple, list)) and len(size) == 2 and all(_is_count(side) for side in size):
-        wanted = (float(size[0]), float(size[1]))
-    else:
-        raise UserError(f"size is {size!r}", _SIZE_HINT)
-    rows, cols = (max(1, math.floor(side / patch + 0.5)) for side in wanted)
-    if rows * cols > MAX_PATCHES:
-        hint = f"at most {MAX_PATCHES} of {patch} pixels: give a smaller size, or both sides"
-        raise ReadError(name, Finding(f"has too many patches at size {size}", hint))
-    return rows * patch, cols * patch
+    if fit not in ("resize", "pad"):
+        raise UserError(f"fit is {fit!r}", 'give "resize" or "pad"')
+    wanted = _wanted(height, width, size)
+    if fit == "resize":
+        canvas = _multiples([math.floor(side / multiple + 0.5) for side in wanted], size, multiple, name)
+        return Layout(canvas, canvas)
+    rounded = [math.floor(side + 0.5) for side in wanted]
+    canvas = _multiples([math.ceil(side / multiple) for side in rounded], size, multiple, name)
+    scale = min(wanted[0] / height, wanted[1] / width)
+    rows, cols = (math.floor(side * scale + 0.5) for side in (height, width))
+    return Layout((min(max(rows, 1), canvas[0]), min(max(cols, 1), canvas[1])), canvas)
+
+
+def fit_to_grid(height: int, width: int, size: Size, patch: int, name: str = PICTURE) -> tuple[int, int]:
+    """Return the (height, width) nearest to the wanted `size` whose sides are multiples of `patch`; see `lay_out`."""
+    return lay_out(height, width, size, patch, "resize", name).canvas
 
 
 def resize(pictures: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize uint8 [B, 3, H, W] to uint8 [B, 3, h, w] with `size` = (h, w), bicubic, antialiased.
+    """Resize uint8 [B, C, H, W] to uint8 [B, C, h, w] with `size` = (h, w), bicubic, antialiased.
 
-    Fastest on channels-last memory, such as a [1, 3, H, W] view of an array [H, W, 3].
+    Fastest on channels-last memory, such as a [1, C, H, W] view of an array [H, W, C].
     """
     if pictures.shape[-2:] == torch.Size(size):
         return pictures
@@ -64,16 +87,44 @@ def resize(pictures: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def to_tensor(picture: NDArray[np.uint8]) -> Tensor:
-    """View an array uint8 [H, W, 3] as a tensor uint8 [1, 3, H, W] in channels-last memory."""
+    """View an array uint8 [H, W, C] as a tensor uint8 [1, C, H, W] in channels-last memory."""
     if not (picture.flags.writeable and picture.flags.c_contiguous):
         picture = picture.copy()
     return torch.from_numpy(picture).permute(2, 0, 1)[None]
 
 
-def to_grid(picture: NDArray[np.uint8], size: Size, patch: int, name: str = "the picture") -> Tensor:
-    """Resize a picture uint8 [H, W, 3] onto the patch grid -> uint8 [3, h, w]; see `fit_to_grid`."""
-    target = fit_to_grid(picture.shape[0], picture.shape[1], size, patch, name)
-    return resize(to_tensor(picture), target)[0].contiguous()
+def to_grid(picture: NDArray[np.uint8], size: Size, patch: int, name: str = PICTURE) -> Tensor:
+    """Resize a picture uint8 [H, W, C] onto the patch grid -> uint8 [C, h, w]; see `lay_out`."""
+    return place(picture, lay_out(picture.shape[0], picture.shape[1], size, patch, "resize", name))
+
+
+def place(picture: NDArray[np.uint8], layout: Layout, fill: Sequence[int] = ()) -> Tensor:
+    """Bring a picture uint8 [H, W, C] into its view uint8 [C, h, w]; `fill`: the colour around it, C values."""
+    content = resize(to_tensor(picture), layout.content)[0]
+    if layout.content == layout.canvas:
+        return content.contiguous()
+    view = torch.tensor(fill, dtype=torch.uint8)[:, None, None].repeat(1, *layout.canvas)
+    view[:, : layout.content[0], : layout.content[1]] = content
+    return view
+
+
+def _wanted(height: int, width: int, size: Size) -> tuple[float, float]:
+    if size == "native":
+        return float(height), float(width)
+    if _is_count(size):
+        scale = size / min(height, width)  # type: ignore[operator]
+        return height * scale, width * scale
+    if isinstance(size, (tuple, list)) and len(size) == 2 and all(_is_count(side) for side in size):
+        return float(size[0]), float(size[1])
+    raise UserError(f"size is {size!r}", _SIZE_HINT)
+
+
+def _multiples(counts: Sequence[int], size: Size, multiple: int, name: str) -> tuple[int, int]:
+    rows, cols = (max(1, count) for count in counts)
+    if rows * cols > MAX_PATCHES:
+        hint = f"at most {MAX_PATCHES} of {multiple} pixels: give a smaller size, or both sides"
+        raise ReadError(name, Finding(f"has too many patches at size {size}", hint))
+    return rows * multiple, cols * multiple
 
 
 def _is_count(value: object) -> bool:

@@ -16,7 +16,15 @@ class Finding(NamedTuple):
     """What to do, as an imperative."""
 
 
-NOT_A_PICTURE = Finding("is not a picture", "give a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF file")
+class UnreadableError(Exception):
+    """What was given is no picture that can be read; `images.read` adds its name and makes it a `ReadError`."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.reason)
+        self.finding = finding
+
+
+NOT_A_PICTURE = Finding("is not a picture", "give a JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF file")
 EMPTY = Finding("is empty", "copy or download it again")
 TRUNCATED = Finding("is truncated", "copy or download it again")
 DAMAGED = Finding("is damaged", "copy or download it again")
@@ -26,7 +34,14 @@ _WEB_PAGE = Finding("is a web page that a download left behind", "download the f
 _GIT_LFS = Finding("is a Git LFS pointer, not the file that it stands for", "fetch it with: git lfs pull")
 _PDF = Finding("is a PDF, not a picture", "export its pages as PNG first")
 _ARCHIVE = Finding("is an archive, not a picture", "unpack it first (only tar shards are read as they are)")
-_HEIC = Finding("is a HEIC picture, which is not supported", "convert it to JPEG or PNG first")
+
+WITHOUT_HEIF = Finding(
+    "is a HEIC picture, which needs pillow-heif", "pip install 'dinokit[heif]', or convert it to JPEG first"
+)
+WITHOUT_GEO = Finding(
+    "is a TIFF that needs tifffile and imagecodecs (more than 8 bits, many bands), or damaged",
+    "pip install 'dinokit[geo]', or convert it to 8 bits first",
+)
 
 _STARTS = (
     (b"\x1a\x45\xdf\xa3", VIDEO),  # Matroska, WebM
@@ -77,6 +92,9 @@ def explain_stand_in(data: bytes) -> Finding | None:
 
 def _explain_iso_media(brand: bytes) -> Finding:
     """Tell pictures from videos among files of the ISO base media format, by their major brand."""
-    if brand in _HEIC_BRANDS:
-        return _HEIC
-    return DAMAGED if brand in _PICTURE_BRANDS else VIDEO
+    return DAMAGED if brand in _PICTURE_BRANDS + _HEIC_BRANDS else VIDEO
+
+
+def is_heic(data: bytes) -> bool:
+    """Whether a file says of itself that it is a HEIC picture, or one of its relatives."""
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS

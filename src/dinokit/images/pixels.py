@@ -1,53 +1,115 @@
-"""From the pixels of a Pillow picture to uint8 RGB, upright, a band of rows at a time.
+"""Arrays of pixels: any number format to uint8, any number of channels to the network's, upright.
 
-Pillow holds up to 4 bytes a pixel and the result is 3 more; whatever a conversion needs on the way, it needs for
-one band only, so that a large picture does not take several times its size.
+One rule brings numbers to 0..255, and clips none. Whole numbers from 0 on have white at 2^b - 1, where b are the
+fewest bits, 8 at least, that hold the greatest of the picture: 255, 4095 or 65535, whatever the file's format could
+hold (microscopes and satellites fill 16 bits to a few per cent). Other numbers are shares of white where all lie
+within 0..1; else the least becomes 0 and the greatest 255. Work goes in bands of rows, so that a large picture does
+not take several times its size.
 """
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+from dinokit.images.kinds import Finding, UnreadableError
+
+MAX_PIXELS = 178_000_000
+"""The largest picture that is decoded (Pillow itself refuses a little above)."""
 
 _BAND_PIXELS = 1 << 18
-_WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa")
 
 Pixels = NDArray[np.uint8]
 
 
-def from_pillow(image: Image.Image, turn: int) -> Pixels:
-    """Convert a loaded picture to [H, W, 3], see-through pixels on white, its EXIF orientation `turn` undone.
+def check_size(height: int, width: int) -> None:
+    """Refuse pictures above `MAX_PIXELS`, before they are decoded."""
+    if height * width > MAX_PIXELS:
+        raise UnreadableError(too_large(f"has {width} × {height} pixels, above the limit"))
 
-    Any mode but the 32-bit ones (I, F), whose values have no fixed range.
+
+def too_large(reason: str) -> Finding:
+    """What is said of a picture beyond the limits."""
+    return Finding(reason, f"make it smaller or cut it up (at most {MAX_PIXELS // 10**6} million pixels)")
+
+
+def bands(height: int, width: int) -> Iterator[slice]:
+    """Yield the rows of a picture, some at a time."""
+    rows = max(_BAND_PIXELS // width, 1)
+    for top in range(0, height, rows):
+        yield slice(top, min(top + rows, height))
+
+
+def to_bytes(values: NDArray[Any]) -> Pixels:
+    """Bring [H, W] or [H, W, C] of any number format to uint8 by the rule above.
+
+    Raises `UnreadableError` for what is no real number, and for NaN and infinity.
     """
-    upright, stored = _empty(image.height, image.width, turn)
-    rows = max(_BAND_PIXELS // image.width, 1)
-    for top in range(0, image.height, rows):
-        bottom = min(top + rows, image.height)
-        stored[top:bottom] = _to_rgb(image.crop((0, top, image.width, bottom)))
-    return upright
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype.kind not in "buif":
+        raise UnreadableError(Finding(f"holds {values.dtype} values", "give uint8, uint16 or floats"))
+    black, white = _black_and_white(values)
+    result = np.empty(values.shape, np.uint8)
+    if values.dtype == np.uint16:  # a table is several times as fast
+        table = _scale(np.arange(65536).clip(max=white), black, white)
+        for rows in bands(*values.shape[:2]):
+            result[rows] = table[values[rows]]
+        return result
+    for rows in bands(*values.shape[:2]):
+        result[rows] = _scale(values[rows], black, white)
+    return result
+
+
+def to_channels(picture: Pixels, channels: int) -> Pixels:
+    """Bring [H, W, k] to [H, W, channels].
+
+    One channel of a colour picture is its luminance (ITU-R BT.601, as Pillow's); three of a grey one are the same;
+    four are colour and opacity, laid on white, where one or three are wanted. Any other number must be the
+    picture's own. Raises `UnreadableError` where it is not.
+    """
+    found = picture.shape[2]
+    if found == channels:
+        return picture
+    if channels == 3 and found == 1:
+        return np.repeat(picture, 3, axis=2)
+    if channels in (1, 3) and found == 4:
+        return to_channels(on_white(picture), channels)
+    if channels == 1 and found == 3:
+        return _banded(_luminance, picture, 1)
+    hint = "give pictures with as many, or with 1, 3 or 4" if channels in (1, 3) else "give pictures with as many"
+    reason = f"has {found} channel{'s' if found > 1 else ''} where the network reads {channels}"
+    raise UnreadableError(Finding(reason, hint))
 
 
 def on_white(rgba: Pixels) -> Pixels:
     """Lay [H, W, 4] on a white ground -> [H, W, 3]."""
-    picture = np.empty((*rgba.shape[:2], 3), np.uint8)
-    rows = max(_BAND_PIXELS // rgba.shape[1], 1)
-    for top in range(0, len(rgba), rows):
-        picture[top : top + rows] = _lay_on_white(rgba[top : top + rows])
-    return picture
+    return _banded(lay_on_white, rgba, 3)
+
+
+def lay_on_white(band: Pixels) -> Pixels:
+    """`on_white` of a few rows, all at once."""
+    alpha = band[:, :, 3:].astype(np.uint16)
+    colour = band[:, :, :3].astype(np.uint16)
+    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def turn_upright(picture: Pixels, turn: int) -> Pixels:
-    """Undo the EXIF orientation `turn`, 1..8, of [H, W, 3]; the picture itself where there is nothing to do."""
+    """Undo the EXIF orientation `turn`, 1..8, of [H, W, C]; the picture itself where there is nothing to do."""
     if turn == 1:
         return picture
-    upright, stored = _empty(picture.shape[0], picture.shape[1], turn)
+    height, width, channels = picture.shape
+    upright, stored = empty_upright(height, width, channels, turn)
     stored[:] = picture
     return upright
 
 
-def _empty(height: int, width: int, turn: int) -> tuple[Pixels, Pixels]:
-    """An upright picture to be filled, and the view of it [height, width, 3] in which its pixels are stored."""
-    upright = np.empty((width, height, 3) if turn >= 5 else (height, width, 3), np.uint8)
+def empty_upright(height: int, width: int, channels: int, turn: int) -> tuple[Pixels, Pixels]:
+    """An upright picture to be filled, and the view of it [height, width, C] in which its pixels are stored."""
+    shape = (width, height, channels) if turn >= 5 else (height, width, channels)
+    upright = np.empty(shape, np.uint8)
     stored: Pixels = upright
     if turn in (3, 4, 7, 8):
         stored = stored[::-1]
@@ -56,17 +118,31 @@ def _empty(height: int, width: int, turn: int) -> tuple[Pixels, Pixels]:
     return upright, stored.swapaxes(0, 1) if turn >= 5 else stored  # 5 to 8 are mirrored along the main diagonal
 
 
-def _to_rgb(band: Image.Image) -> Pixels:
-    """One band of rows in any mode -> [H, W, 3] or [H, W, 1]."""
-    if band.mode.startswith("I;16"):
-        values = np.asarray(band).astype(np.uint32)
-        return ((values * 255 + 32767) // 65535).astype(np.uint8)[:, :, None]
-    if band.mode in _WITH_ALPHA or "transparency" in band.info:
-        return _lay_on_white(np.asarray(band.convert("RGBA")))
-    return np.asarray(band if band.mode == "RGB" else band.convert("RGB"))
+def _black_and_white(values: NDArray[Any]) -> tuple[float, float]:
+    """What becomes 0 and what 255."""
+    least, greatest = float(values.min()), float(values.max())
+    if not (math.isfinite(least) and math.isfinite(greatest)):
+        raise UnreadableError(Finding("holds NaN or infinite values", "replace them with numbers first"))
+    if values.dtype.kind in "ui" and least >= 0:
+        return 0.0, 2.0 ** max(int(values.max()).bit_length(), 8) - 1
+    return (0.0, 1.0) if least >= 0 and greatest <= 1 else (least, greatest)
 
 
-def _lay_on_white(band: Pixels) -> Pixels:
-    alpha = band[:, :, 3:].astype(np.uint16)
-    colour = band[:, :, :3].astype(np.uint16)
-    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+def _scale(values: NDArray[Any], black: float, white: float) -> Pixels:
+    half = white / 2 - black / 2  # halves: the difference of two float64 may be beyond float64
+    if not half:
+        return np.zeros(values.shape, np.uint8)
+    shares = (values.astype(np.float64) / 2 - black / 2) / half
+    return np.floor(shares * 255 + 0.5).astype(np.uint8)
+
+
+def _luminance(band: Pixels) -> Pixels:
+    red, green, blue = (band[:, :, i : i + 1].astype(np.uint32) for i in range(3))
+    return ((299 * red + 587 * green + 114 * blue + 500) // 1000).astype(np.uint8)
+
+
+def _banded(work: Callable[[Pixels], Pixels], picture: Pixels, channels: int) -> Pixels:
+    result = np.empty((*picture.shape[:2], channels), np.uint8)
+    for rows in bands(*picture.shape[:2]):
+        result[rows] = work(picture[rows])
+    return result

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -13,20 +14,40 @@ from PIL import Image
 from torch import Tensor
 
 from dinokit.backbones.features import Features, Grid
-from dinokit.backbones.vit import VisionTransformer, ViTSpec
+from dinokit.backbones.network import Network, Spec
 from dinokit.checkpoints.load import load_model
 from dinokit.checkpoints.model import LoadedModel, ModelInfo
 from dinokit.errors import UserError
-from dinokit.images.geometry import Size, to_grid
+from dinokit.images.geometry import Fit, Size
 from dinokit.images.normalize import normalize
-from dinokit.images.read import read
+from dinokit.images.read import Source
+from dinokit.inference.compiled import Compiled
+from dinokit.inference.memory import fits
 from dinokit.inference.precision import Precision, choose_device, choose_dtype
 from dinokit.inference.prepared import Prepared, prepare
+from dinokit.inference.tiled import encode_tiles
+from dinokit.inference.views import View, expand, read_views
 
-PASS_TOKENS = 2**15
-"""Tokens that go through the network in one pass of `encode`, unless one picture has more."""
+PASS_PIXELS = 2**23
+"""Pixels that go through the network in one pass of `encode`, unless one picture has more."""
+TILE_SIDE = 1024
+"""Side in pixels of the tiles of pictures that are too large for one pass."""
 
-Picture = str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any]
+Runtime = str
+"""`torch` or `compile`."""
+RUNTIMES: dict[str, Callable[[Network, torch.device, torch.dtype], Prepared | Compiled]] = {
+    "torch": prepare,
+    "compile": Compiled,
+}
+"""What computes the features: the prepared copy, or the network under `torch.compile`."""
+
+One = bytes | Image.Image | np.ndarray[Any, Any]
+Several = str | os.PathLike[str] | Tensor | Sequence[Source]
+"""What may stand for more than one picture: folders, patterns, batches and lists."""
+
+
+class TilesWarning(UserWarning):
+    """A picture was looked at in tiles, because memory does not suffice for one pass."""
 
 
 class Backbone:
@@ -36,43 +57,54 @@ class Backbone:
     prepared copy of its weights, made at first use; call `refresh` after changing the network's weights.
     """
 
-    def __init__(self, model: LoadedModel, device: str = "auto", precision: Precision = "auto") -> None:
-        self.device = choose_device(device)
+    def __init__(
+        self, model: LoadedModel, device: str = "auto", precision: Precision = "auto", runtime: Runtime = "torch"
+    ) -> None:
+        if runtime not in RUNTIMES:
+            raise UserError(f"runtime {runtime!r} is unknown", f"give {' or '.join(RUNTIMES)}")
+        self.device, self.runtime = choose_device(device), runtime
         self.dtype = choose_dtype(precision, self.device)
         self.info: ModelInfo = model.info
-        self.network: VisionTransformer = model.network.eval().to(self.device)
-        self._prepared: Prepared | None = None
+        self.stored: Network = model.network.eval().to(self.device)
+        """The network with weights as they are stored, which may be in bf16."""
+        self._prepared: Prepared | Compiled | None = None
 
     @property
-    def spec(self) -> ViTSpec:
+    def network(self) -> Network:
+        """The plain module in float32; weights that are stored narrower are widened at the first use."""
+        return self.stored.float()
+
+    @property
+    def spec(self) -> Spec:
         """The shape of the network."""
-        return self.network.spec
+        return self.stored.spec
 
     @property
     def embed_dim(self) -> int:
-        """Width D of every feature."""
+        """Width D of the features (of the last stage of a ConvNeXt)."""
         return self.spec.width
 
     @property
     def depth(self) -> int:
-        """Number of blocks."""
+        """Number of layers that `intermediate` gives: blocks of a ViT, stages of a ConvNeXt."""
         return self.spec.depth
 
     @property
     def patch_size(self) -> int:
-        """Side of a patch in pixels."""
+        """Side in pixels of the patch that a cell of the features stands for."""
         return self.spec.patch_size
 
     @property
     def num_registers(self) -> int:
-        """Number of registers R."""
+        """Number of registers R; a ConvNeXt has none."""
         return self.spec.registers
 
     @property
-    def prepared(self) -> Prepared:
+    def prepared(self) -> Prepared | Compiled:
         """The fast copy that computes the features."""
         if self._prepared is None:
-            self._prepared = prepare(self.network, self.device, self.dtype)
+            make = RUNTIMES[self.runtime]
+            self._prepared = make(self.stored, self.device, self.dtype)
         return self._prepared
 
     def refresh(self) -> None:
@@ -81,7 +113,7 @@ class Backbone:
 
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> Features:
-        """Features of normalised pictures [B, C, H, W] whose sides are multiples of the patch size.
+        """Features of normalised pictures [B, C, H, W] whose sides are multiples of the patch size (32 for a ConvNeXt).
 
         Raises `UserError` for another shape or no picture. The grid maps to the pixels of `pictures`.
         """
@@ -102,68 +134,97 @@ class Backbone:
         return self.prepared.intermediate(pictures.to(self.device), layers, norm)
 
     @overload
-    def encode(self, pictures: Picture, size: Size | None = None, batch_size: int = 16) -> Features: ...
+    def encode(
+        self,
+        pictures: One,
+        size: Size | None = None,
+        batch_size: int = 16,
+        fit: Fit = "resize",
+        tile: int | None = None,
+    ) -> Features: ...
     @overload
     def encode(
-        self, pictures: Sequence[Picture], size: Size | None = None, batch_size: int = 16
+        self,
+        pictures: Several,
+        size: Size | None = None,
+        batch_size: int = 16,
+        fit: Fit = "resize",
+        tile: int | None = None,
     ) -> Features | list[Features]: ...
     def encode(
-        self, pictures: Picture | Sequence[Picture], size: Size | None = None, batch_size: int = 16
+        self,
+        pictures: One | Several,
+        size: Size | None = None,
+        batch_size: int = 16,
+        fit: Fit = "resize",
+        tile: int | None = None,
     ) -> Features | list[Features]:
-        """Features of one picture or several: paths, bytes, Pillow pictures, uint8 arrays [H, W, 3].
+        """Features of one picture or several.
 
-        size: the short side in pixels, (height, width) or "native"; None: the size the model was trained at. Each
-        side is resized to the nearest multiple of the patch size: the aspect may change by half a patch, nothing
-        is cropped. Pictures of one grid give one `Features` of B pictures; pictures whose grids differ give a list
-        of `Features` of one picture each, in order. Raises `UserError` for pictures that cannot be read or would
-        become more than `images.geometry.MAX_PATCHES` patches.
+        pictures: a path, a folder, a glob pattern, bytes, a Pillow picture, an array [H, W] or [H, W, C], a tensor
+        [C, H, W] or [B, C, H, W], or several of them; of uint8, or scaled to it by the rule of `images.pixels`
+        (normalised tensors go to the backbone itself). size: the short side in pixels, (height, width) or "native";
+        None: the size the model was trained at. fit: "resize" brings each side to the nearest multiple of the patch
+        size: the aspect may change by half a patch; "pad" keeps the aspect and fills up at the bottom and right.
+        Nothing is cropped. tile: the side in pixels of the overlapping tiles in which a larger view is looked at, their
+        features blended; None: in one pass, or where memory does not suffice for that, in tiles of `TILE_SIDE` with a
+        `TilesWarning`. Pictures of one grid give one `Features` of B pictures; pictures whose grids differ give a
+        list of `Features` of one picture each, in order. Raises `UserError` for pictures that cannot be read, have
+        other channels than the network, or would become more than `images.geometry.MAX_PATCHES` patches.
         """
-        single = isinstance(pictures, (str, os.PathLike, bytes, Image.Image, np.ndarray))
-        sources: list[Any] = [pictures] if single else list(pictures)  # type: ignore[arg-type]
-        if not sources:
-            raise UserError("there are no pictures to encode", "give at least one")
-        views, sizes = [], []
-        for source in sources:
-            picture = read(source)
-            sizes.append((picture.shape[0], picture.shape[1]))
-            name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else "the picture"
-            views.append(to_grid(picture, self.info.image_size if size is None else size, self.patch_size, name))
-        features = self.encode_views(views, sizes, batch_size)
-        return Features.join(features) if len({view.shape for view in views}) == 1 else features
+        size = self.info.image_size if size is None else size
+        views = read_views(expand(pictures), size, fit, self.spec, self.info.statistics)
+        features = self.encode_views(views, batch_size, tile)
+        return Features.join(features) if len({view.pixels.shape for view in views}) == 1 else features
 
     @torch.no_grad()
-    def encode_views(
-        self, views: Sequence[Tensor], sizes: Sequence[tuple[int, int]], batch_size: int = 16
-    ) -> list[Features]:
-        """Features of uint8 pictures [3, H, W] already on the patch grid, one by one in order.
+    def encode_views(self, views: Sequence[View], batch_size: int = 16, tile: int | None = None) -> list[Features]:
+        """Features of pictures that are already on the patch grid, one by one in order.
 
-        sizes: (height, width) of the source pictures. Views of one shape go through the network together, at most
-        `batch_size` and as many as have `PASS_TOKENS`: large pictures need no more memory for being several.
-        Raises `UserError` where the network does not read three channels.
+        Views of one shape go through the network together, at most `batch_size` and as many as have `PASS_PIXELS`:
+        large pictures need no more memory for being several. tile: see `encode`.
         """
-        if self.spec.in_channels != 3:
-            what = f"{self.info.name} reads pictures of {self.spec.in_channels} channels"
-            raise UserError(what, "give tensors to backbone(...); encode() and the command line have three")
-        order = sorted(range(len(views)), key=lambda i: tuple(views[i].shape))
+        order = sorted(range(len(views)), key=lambda i: tuple(views[i].pixels.shape))
         found: list[Features | None] = [None] * len(views)
         start = 0
         while start < len(order):
-            shape = views[order[start]].shape
-            tokens = 1 + self.num_registers + shape[1] * shape[2] // self.patch_size**2
-            several = max(min(batch_size, PASS_TOKENS // tokens), 1)
-            chosen = [i for i in order[start : start + several] if views[i].shape == shape]
-            batch = torch.stack([views[i] for i in chosen]).to(self.device)
-            result = self.prepared(normalize(batch, self.info.statistics, self.dtype))
+            shape = views[order[start]].pixels.shape
+            side = self._tile_side(shape[1], shape[2], tile)
+            several = 1 if side else max(min(batch_size, PASS_PIXELS // (shape[1] * shape[2])), 1)
+            chosen = [i for i in order[start : start + several] if views[i].pixels.shape == shape]
+            pixels = torch.stack([views[i].pixels for i in chosen])
+            result = self._encode_tiles(pixels[0], side) if side else self._pass(pixels)
             rows, cols = result.patches.shape[1:3]
             for n, i in enumerate(chosen):
-                one = slice(n, n + 1)
-                grid = Grid(rows, cols, (sizes[i],))
+                one, grid = slice(n, n + 1), Grid(rows, cols, (views[i].size,), (views[i].span,))
                 found[i] = Features(result.cls[one], result.registers[one], result.patches[one], grid)
             start += len(chosen)
         return [features for features in found if features is not None]
 
+    def _pass(self, pixels: Tensor) -> Features:
+        """One pass of uint8 [b, C, h, w]."""
+        return self.prepared(normalize(pixels.to(self.device), self.info.statistics, self.dtype))
+
+    def _encode_tiles(self, pixels: Tensor, side: int) -> Features:
+        several = max(PASS_PIXELS // side**2, 1)
+        return encode_tiles(self._pass, pixels, side, self.spec.side_multiple, several).to(self.device)
+
+    def _tile_side(self, height: int, width: int, tile: int | None) -> int | None:
+        """The side of the tiles in which a view is looked at, a multiple of the grid's; None: in one pass."""
+        multiple = self.spec.side_multiple
+        if tile is not None:
+            if not isinstance(tile, int) or tile < 2 * multiple:
+                raise UserError(f"tile is {tile!r}", f"give the side of a tile in pixels, {2 * multiple} or more")
+            side = tile // multiple * multiple
+            return side if max(height, width) > side else None
+        if max(height, width) <= TILE_SIDE or fits(self.spec, height * width, self.dtype, self.device):
+            return None
+        what = f"{height} x {width} px do not fit into memory in one pass: looking at tiles of {TILE_SIDE} px"
+        warnings.warn(what, TilesWarning, stacklevel=4)
+        return TILE_SIDE
+
     def _check(self, pictures: Tensor) -> None:
-        patch, channels = self.patch_size, self.spec.in_channels
+        multiple, channels = self.spec.side_multiple, self.spec.in_channels
         if pictures.ndim != 4 or pictures.shape[1] != channels or not pictures.is_floating_point():
             raise UserError(
                 f"a tensor of shape {tuple(pictures.shape)} and {pictures.dtype} is no batch of pictures",
@@ -172,19 +233,28 @@ class Backbone:
         if not len(pictures):
             raise UserError("the batch holds no picture", "give at least one")
         height, width = pictures.shape[-2:]
-        if height % patch or width % patch or not (height and width):
+        if height % multiple or width % multiple or not (height and width):
             raise UserError(
-                f"pictures of {height} x {width} px do not fit patches of {patch} px",
+                f"pictures of {height} x {width} px have sides that are no multiples of {multiple}",
                 "resize to multiples, or use encode(), which does",
             )
 
 
-def load(source: str | Path, device: str = "auto", precision: Precision = "auto", **overrides: Any) -> Backbone:
+def load(
+    source: str | Path,
+    device: str = "auto",
+    precision: Precision = "auto",
+    runtime: Runtime = "torch",
+    **overrides: Any,
+) -> Backbone:
     """Load a frozen backbone.
 
-    source: `dinokit_vitt16` (bundled), a model or run folder, a `.safetensors` or `.pth` file in Meta's or dinokit's
-    key layout, or `random:NAME` for an untrained network. device: auto, cpu, cuda or mps. precision: auto, fp32 or
-    bf16 (auto: bf16 where the device computes it natively). overrides: properties of the network that a bare file
-    cannot tell, such as `norm_eps`. Raises `UserError` for anything that cannot be loaded.
+    source: `dinokit_vitt16` (bundled); another catalogue name or a repository OWNER/NAME, from the Hugging Face Hub; a
+    folder of dinokit, transformers or timm; a run folder; a `.safetensors` or `.pth` file in any of these layouts or
+    Meta's, by path or https address; `random:NAME` for an untrained network. device: auto, cpu, cuda or mps.
+    precision: auto, fp32 or bf16 (auto: bf16 where the device computes it natively). runtime: torch, the prepared
+    copy, or compile, which compiles the network at its first call of each shape (for GPUs). overrides: properties of
+    the network that a bare file cannot tell, such as `norm_eps`; `in_channels` makes a network for pictures of another
+    number of channels. Raises `UserError` for anything that cannot be loaded.
     """
-    return Backbone(load_model(source, **overrides), device, precision)
+    return Backbone(load_model(source, **overrides), device, precision, runtime)

@@ -1,24 +1,24 @@
-"""Pictures in, a table of class tokens out: `dinokit embed`.
+"""Pictures in, a table of embeddings out: `dinokit embed`.
 
-The next pictures are decoded by threads while the network looks at the present ones. Work goes in chunks that lie
-at fixed places of the list and finished chunks are kept (`embedding_table`), so that a job that was interrupted
-and continued gives the rows of an undisturbed one, to rounding: each process chooses the fastest form of attention
-by itself. Memory holds two chunks and a part, however many pictures.
+Finished pictures are kept in parts (`embedding_table`), so that a job that was interrupted and continued gives the
+rows of an undisturbed one, to rounding: each process chooses the fastest form of attention by itself. Memory holds
+two chunks (`stream`) and a part, however many pictures. Where one machine is outgrown, the chunks come from the
+workers of a Ray cluster instead (`embed_ray`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from dinokit.backbones.features import Features
 from dinokit.checkpoints.folders import hold
 from dinokit.checkpoints.names import lossless
 from dinokit.checkpoints.save import write_atomically
@@ -27,50 +27,77 @@ from dinokit.data.opening import open_pictures
 from dinokit.data.pictures import Pictures
 from dinokit.data.track import Track
 from dinokit.errors import UserError
-from dinokit.images.geometry import fit_to_grid, to_grid
-from dinokit.images.read import ReadError, read
-from dinokit.inference import embedding_table
 from dinokit.inference.backbone import Backbone
-from dinokit.inference.embedding_table import PartFolder, Row, check_output, parts_of
+from dinokit.inference.embed_ray import chunks_by_workers
+from dinokit.inference.embedding_table import (
+    ERRORS,
+    PartFolder,
+    Row,
+    VectorColumns,
+    Vectors,
+    check_output,
+    parts_of,
+)
+from dinokit.inference.jobs import check_numbers, describe_job
+from dinokit.inference.stream import Seen, Stream
 
-_CHUNK_BATCHES = 4
-_PART_SECONDS = 30.0
+Tokens = Literal["cls", "mean", "cls+mean"]
+_COLUMNS: dict[Tokens, tuple[str, ...]] = {
+    "cls": ("embedding",),
+    "mean": ("embedding",),
+    "cls+mean": ("embedding", "mean_patch"),
+}
 
-_Decoded = tuple[torch.Tensor, tuple[int, int]]
-"""A view uint8 [3, H, W] on the patch grid, and (height, width) of the source picture in pixels."""
+
+@dataclass(frozen=True)
+class EmbedSettings:
+    """What a row holds, and how it is computed."""
+
+    size: int | None = None
+    """Short side in pixels; None: the model's own."""
+    tokens: Tokens = "cls"
+    """What `embedding` holds, the class token or the mean of the patches; "cls+mean" has the latter beside it."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Of the columns of vectors."""
+    batch_size: int = 16
+    ray_workers: int | None = None
+    """Processes under Ray Data that share the work; None: this process does it."""
+
+    def __post_init__(self) -> None:
+        if self.ray_workers is not None and self.ray_workers < 1:
+            raise UserError(f"--ray is {self.ray_workers}", "give the number of workers, 1 or more")
 
 
 def embed_pictures(
     sources: Sequence[str],
     out: Path,
-    *,
     backbone: Backbone,
-    size: int | None,
-    batch_size: int,
+    settings: EmbedSettings,
     track: Track,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Write one row for each readable picture of `sources`, in order, into the Parquet file `out`.
 
-    size: short side in pixels; None: the model's own. Columns and how the work is kept: `embedding_table`. What
-    could not be read is listed in `OUT.errors.jsonl`. `say` is told of work that is continued. Returns `rows`,
-    `skipped` (a number), `summary` (a line about them), `continued` (pictures that an earlier run had done),
-    `dimensions`, `images_per_second`. Raises `UserError` before the work for anything that would make it fail, such
-    as another process that writes the same table, and if no picture can be read.
+    Columns and how the work is kept: `embedding_table`. What could not be read is listed in `OUT.errors.jsonl`. `say`
+    is told of work that is continued. Returns `rows`, `skipped` (a number), `summary` (a line about them),
+    `continued` (pictures that an earlier run had done), `dimensions`, `images_per_second`. Raises `UserError` before
+    the work for anything that would make it fail, such as another process that writes the same table, and if no
+    picture can be read.
     """
     check_output(out)
-    _check_numbers(batch_size, size, backbone.patch_size)
+    check_numbers(settings.batch_size, settings.size, backbone.spec.side_multiple)
     skipped = SkippedFiles()
-    pictures = open_pictures(list(sources), skipped)
-    side = backbone.info.image_size if size is None else size
+    stream = _open_stream(open_pictures(list(sources), skipped), backbone, settings)
     with hold(parts_of(out), "at work"):
-        folder = PartFolder(out, _describe_job(pictures, backbone, side), backbone.embed_dim)
-        continued = folder.done
-        if continued:
+        folder = _open_folder(out, stream, settings)
+        if continued := folder.done:
             say(f"going on after {continued} pictures")
-        rate = _embed_rest(pictures, backbone, side, batch_size, folder, track)
-        _check_any_readable(pictures, folder, side, backbone.patch_size)
-        _list_errors(out, folder, skipped)
+        rate = _embed_rest(stream, folder, settings.ray_workers, track)
+        bad = list(folder.unreadable())
+        if len(bad) == len(stream.pictures):
+            folder.discard()
+            stream.refuse(bad)
+        _list_errors(out, bad, skipped)
         rows = folder.finish()
     return {
         "rows": rows,
@@ -82,135 +109,63 @@ def embed_pictures(
     }
 
 
-def _check_numbers(batch_size: int, size: int | None, patch: int) -> None:
-    if batch_size < 1:
-        raise UserError(f"--batch-size is {batch_size}", "give 1 or more")
-    if size is not None:
-        fit_to_grid(1, 1, size, patch)  # an impossible size is an error before the work
+def _open_stream(pictures: Pictures, backbone: Backbone, settings: EmbedSettings) -> Stream[Vectors]:
+    size = settings.size or backbone.info.image_size
+    return Stream(pictures, backbone, size, settings.batch_size, partial(take_vectors, tokens=settings.tokens))
 
 
-def _describe_job(pictures: Pictures, backbone: Backbone, size: int) -> dict[str, Any]:
-    """What makes two jobs the same: the model, how pictures are read, and which pictures in which order."""
-    names = hashlib.sha256()
-    for i in range(len(pictures)):
-        names.update(lossless(pictures.place(i)).encode() + b"\0")
-    config = backbone.info.to_config()
-    network = json.dumps([config[name] for name in ("network", "mean", "std")])
-    return {
-        "model": backbone.info.name,
-        "weights_sha256": backbone.info.weights_sha256,
-        "network_sha256": hashlib.sha256(network.encode()).hexdigest(),
-        "precision": str(backbone.dtype).removeprefix("torch."),
-        "size": size,
-        "pictures": len(pictures),
-        "list_sha256": names.hexdigest(),
-    }
+def _open_folder(out: Path, stream: Stream[Vectors], settings: EmbedSettings) -> PartFolder:
+    options = {"tokens": settings.tokens, "dtype": settings.dtype}
+    job = describe_job(stream.pictures, stream.backbone, stream.size, **options)
+    columns = VectorColumns(_COLUMNS[settings.tokens], stream.backbone.embed_dim, settings.dtype)
+    return PartFolder(out, job, columns)
 
 
-def _embed_rest(
-    pictures: Pictures, backbone: Backbone, size: int, batch_size: int, folder: PartFolder, track: Track
-) -> float:
+def take_vectors(features: Sequence[Features], tokens: Tokens) -> list[Vectors]:
+    """The vectors [D] of each picture in float32, one for each column."""
+    found = []
+    if "cls" in tokens:
+        found.append(torch.cat([one.cls for one in features]))
+    if "mean" in tokens:
+        found.append(torch.cat([one.patches.float().mean(dim=(1, 2)) for one in features]))
+    return list(zip(*(vectors.float().cpu().numpy() for vectors in found), strict=True))
+
+
+def _embed_rest(stream: Stream[Vectors], folder: PartFolder, workers: int | None, track: Track) -> float:
     """Embed what is not done yet; returns pictures a second. However it ends, finished chunks are written."""
-    waiting: list[tuple[int, list[Row]]] = []
-    rest, started = range(folder.done, len(pictures)), time.perf_counter()
-    chunks = _embed_chunks(pictures, backbone, size, batch_size, rest)
-
-    def keep() -> None:
-        """Write the finished chunks that no part holds yet; safe to repeat wherever Ctrl-C struck."""
-        rows = [row for first, chunk in waiting if first >= folder.done for row in chunk]
-        if rows:
-            folder.add(rows)
-        waiting.clear()
+    rest, started = range(folder.done, len(stream.pictures)), time.perf_counter()
+    chunks = stream.chunks(rest) if workers is None else chunks_by_workers(stream, rest, workers)
 
     def work() -> Iterator[int]:
-        written, first = time.perf_counter(), rest.start
-        for rows in chunks:
-            waiting.append((first, rows))
-            first += len(rows)
-            late = time.perf_counter() - written > _PART_SECONDS
-            if late or first - folder.done >= embedding_table.PART_PICTURES:
-                keep()
-                written = time.perf_counter()
-            yield from range(len(rows))
+        number = rest.start
+        for chunk in chunks:
+            places = (stream.pictures.place(i) for i in range(number, number + len(chunk)))
+            folder.add([_row(place, seen) for place, seen in zip(places, chunk, strict=True)])
+            number += len(chunk)
+            yield from range(len(chunk))
 
     try:
-        for _ in track(work(), len(pictures), "embedding pictures", rest.start):
+        for _ in track(work(), len(stream.pictures), "embedding pictures", rest.start):
             pass
     finally:
         chunks.close()
-        keep()
+        folder.flush()
     return len(rest) / (time.perf_counter() - started)
 
 
-def _embed_chunks(
-    pictures: Pictures, backbone: Backbone, size: int, batch_size: int, numbers: range
-) -> Generator[list[Row], None, None]:
-    """Rows of chunk after chunk; the next chunk is decoded while one goes through the network."""
-    step = _CHUNK_BATCHES * batch_size
-    chunks = [numbers[start : start + step] for start in range(0, len(numbers), step)]
-    pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
-
-    def submit(chunk: range) -> list[Future[_Decoded]]:
-        return [pool.submit(_decode, pictures, i, size, backbone.patch_size) for i in chunk]
-
-    try:
-        ahead = submit(chunks[0]) if chunks else []
-        for place, chunk in enumerate(chunks):
-            present, ahead = ahead, submit(chunks[place + 1]) if place + 1 < len(chunks) else []
-            yield _embed_chunk([pictures.place(i) for i in chunk], present, backbone, batch_size)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def _row(place: str, seen: Seen[Vectors]) -> Row:
+    height, width = seen.shape
+    return Row(place, width, height, seen.found, seen.unreadable)
 
 
-def _decode(pictures: Pictures, i: int, size: int, patch: int) -> _Decoded:
-    picture = read(pictures.read_bytes(i), name=pictures.place(i))
-    return to_grid(picture, size, patch, pictures.place(i)), (picture.shape[0], picture.shape[1])
-
-
-def _embed_chunk(
-    paths: Sequence[str], decoded: Sequence[Future[_Decoded]], backbone: Backbone, batch_size: int
-) -> list[Row]:
-    rows: list[Row | None] = []
-    good: list[_Decoded] = []
-    for path, future in zip(paths, decoded, strict=True):
-        try:
-            good.append(future.result())
-            rows.append(None)
-        except ReadError as error:
-            rows.append(Row(path, unreadable=error.reason))
-    features = iter(backbone.encode_views([view for view, _ in good], [shape for _, shape in good], batch_size))
-    shapes = iter(shape for _, shape in good)
-    return [_row(path, next(shapes), next(features).cls[0]) if row is None else row
-            for path, row in zip(paths, rows, strict=True)]  # fmt: skip
-
-
-def _row(path: str, shape: tuple[int, int], token: torch.Tensor) -> Row:
-    embedding = token.float().cpu().numpy().copy()  # [D], a copy: the patches are let go
-    return Row(path, shape[1], shape[0], embedding)
-
-
-def _check_any_readable(pictures: Pictures, folder: PartFolder, size: int, patch: int) -> None:
-    """Raise `UserError`, and forget the job, if not a single picture could be read."""
-    bad = list(folder.unreadable())
-    if len(bad) < len(pictures):
-        return
-    folder.discard()
-    if len(pictures) == 1:
-        _decode(pictures, 0, size, patch)  # raises, with what to do about it
-    raise UserError(
-        f"none of the {len(bad)} pictures can be read, for example: {bad[0][0]} {bad[0][1]}",
-        "name JPEG, PNG or WebP pictures",
-    )
-
-
-def _list_errors(out: Path, folder: PartFolder, skipped: SkippedFiles) -> None:
+def _list_errors(out: Path, bad: Sequence[tuple[str, str]], skipped: SkippedFiles) -> None:
     """Write, or remove, the list of what was skipped: JSON lines of `path`, as in the table, and `reason`.
 
     `skipped` becomes complete: unreadable pictures join what was left out when the set was opened.
     """
-    for name, reason in folder.unreadable():
+    for name, reason in bad:
         skipped.add(name, reason)
-    path = out.with_name(out.name + embedding_table.ERRORS)
+    path = out.with_name(out.name + ERRORS)
     if not skipped.entries:
         path.unlink(missing_ok=True)
         return

@@ -4,8 +4,8 @@ Finished pictures lie in `FILE.parquet.parts/` as complete Parquet files, each n
 carrying the list of those that could not be read. A part appears by rename: it is whole or not there. At the end
 the parts are streamed into one file. Columns: `path` string (what opens the picture from where the command ran, or
 SHARD.tar/MEMBER; names that are no UTF-8 as `checkpoints.names.lossless` writes them), `width`, `height` int32 (pixels
-of the source picture), `embedding` fixed-size list of D float32. Vectors are split into byte streams, the only
-encoding that makes floats smaller.
+of the source picture), then the vectors, fixed-size lists of D floats. Those in float32 are split into byte streams,
+the only encoding that makes floats smaller; DuckDB cannot read float16 in that form.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,30 +30,66 @@ from dinokit.checkpoints.folders import check_folder
 from dinokit.checkpoints.names import lossless
 from dinokit.checkpoints.save import write_atomically
 from dinokit.errors import UserError
+from dinokit.inference.jobs import claim
 
 PART_PICTURES = 512
 """Pictures a part covers at most."""
+PART_SECONDS = 30.0
+"""After which a part is written even if it covers fewer."""
 ROW_GROUP = 8192
 ERRORS = ".errors.jsonl"
 """Ends the name of the list of what was skipped."""
-_JOB, _UNREADABLE = "job.json", b"dinokit.unreadable"
-_PART = re.compile(r"part-(\d{9})-(\d{9})\.parquet")
-_ENCODING: dict[str, Any] = {
-    "compression": "zstd",
-    "use_dictionary": ["path"],
-    "column_encoding": {"embedding.list.element": "BYTE_STREAM_SPLIT"},
-}
+_UNREADABLE = b"dinokit.unreadable"
+_PART = re.compile(r"part-(\d{9,})-(\d{9,})\.parquet")
+
+Vectors = tuple[NDArray[np.float32], ...]
+"""One vector [D] for each column of vectors."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One picture: its path, and its size and embedding, or why it could not be read."""
+    """One picture: its path, and its size in pixels and vectors, or why it could not be read."""
 
     path: str
     width: int = 0
     height: int = 0
-    embedding: NDArray[np.float32] | None = None
+    vectors: Vectors | None = None
     unreadable: str = ""
+
+
+@dataclass(frozen=True)
+class VectorColumns:
+    """The columns of vectors that a table has."""
+
+    names: tuple[str, ...]
+    width: int
+    """D."""
+    dtype: str
+    """float32 or float16."""
+
+    def schema(self, job: Mapping[str, Any]) -> pa.Schema:
+        """All columns, and the job (which model, weights and size) as metadata `dinokit.NAME`."""
+        number = {"float16": pa.float16(), "float32": pa.float32()}[self.dtype]
+        fields = [pa.field("path", pa.string()), pa.field("width", pa.int32()), pa.field("height", pa.int32())]
+        fields += [pa.field(name, pa.list_(number, self.width)) for name in self.names]
+        return pa.schema(fields, metadata={f"dinokit.{name}": str(value) for name, value in job.items()})
+
+    def encoding(self) -> dict[str, Any]:
+        """How Parquet stores them."""
+        encoding = "BYTE_STREAM_SPLIT" if self.dtype == "float32" else "PLAIN"
+        columns = {f"{name}.list.element": encoding for name in self.names}
+        return {"compression": "zstd", "use_dictionary": ["path"], "column_encoding": columns}
+
+    def array(self, rows: Sequence[Row], column: int) -> pa.Array:
+        """One column of the rows, all of them readable. `UserError` for a number that its dtype does not hold."""
+        vectors = [row.vectors[column] for row in rows if row.vectors is not None]
+        with np.errstate(over="ignore"):
+            stacked = np.array(vectors, np.float32).reshape(-1, self.width).astype(self.dtype)
+        fits = np.isfinite(stacked).all(axis=1)
+        if not fits.all():
+            what = f"the features of {rows[int(fits.argmin())].path} are no finite {self.dtype} numbers"
+            raise UserError(what, "give --dtype float32, or --precision fp32")
+        return pa.FixedSizeListArray.from_arrays(pa.array(stacked.reshape(-1)), self.width)
 
 
 @dataclass(frozen=True)
@@ -86,13 +123,16 @@ def parts_of(out: Path) -> Path:
 class PartFolder:
     """The parts of one job beside its output; `job` says what makes it this job and no other."""
 
-    def __init__(self, out: Path, job: Mapping[str, Any], width: int) -> None:
-        """Open or make the folder. width: D. Raises `UserError` if it belongs to another job."""
-        self.out, self.width = out, width
+    def __init__(self, out: Path, job: Mapping[str, Any], columns: VectorColumns) -> None:
+        """Open or make the folder. Raises `UserError` if it belongs to another job."""
+        self.out, self.columns = out, columns
         self.folder = parts_of(out)
-        self._schema = _schema(width, job)
-        self._claim(dict(job))
+        self._schema = columns.schema(job)
+        claim(self.folder, job)
         self.parts = list(_consecutive(self.folder))
+        self._kept: tuple[int, list[Row]] = (self.done, [])
+        """Rows that no part holds yet, perhaps after some that one holds, and the picture of the first."""
+        self._written = time.monotonic()
 
     @property
     def done(self) -> int:
@@ -100,16 +140,35 @@ class PartFolder:
         return self.parts[-1].last if self.parts else 0
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Write the pictures that follow those that are done as one part."""
+        """Take the pictures that follow; they are written as soon as they fill a part or `PART_SECONDS` are over."""
+        self._kept[1].extend(rows)
+        self._write(PART_PICTURES if time.monotonic() - self._written < PART_SECONDS else 1)
+
+    def flush(self) -> None:
+        """Write all that was added. Safe to repeat, wherever Ctrl-C struck `add` or `flush`."""
+        self._write(1)
+
+    def _write(self, least: int) -> None:
+        """Write parts while there are `least` pictures for one."""
+        while True:
+            first, rows = self._kept
+            rows = rows[self.done - first :]
+            self._kept = (self.done, rows)  # in one step: nothing is lost or doubled between two
+            if len(rows) < least:
+                return
+            self._write_part(rows[:PART_PICTURES])
+
+    def _write_part(self, rows: Sequence[Row]) -> None:
         first, last = self.done, self.done + len(rows)
-        good = [row for row in rows if row.embedding is not None]
-        bad = [[row.path, row.unreadable] for row in rows if row.embedding is None]
+        good = [row for row in rows if row.vectors is not None]
+        bad = [[row.path, row.unreadable] for row in rows if row.vectors is None]
         metadata = {**(self._schema.metadata or {}), _UNREADABLE: json.dumps(bad).encode()}
         sink = pa.BufferOutputStream()
-        pq.write_table(self._table(good).replace_schema_metadata(metadata), sink, **_ENCODING)
+        pq.write_table(self._table(good).replace_schema_metadata(metadata), sink, **self.columns.encoding())
         path = self.folder / f"part-{first:09d}-{last:09d}.parquet"
         write_atomically(path, sink.getvalue().to_pybytes())
         self.parts.append(Part(path, first, last))
+        self._written = time.monotonic()
 
     def unreadable(self) -> Iterator[tuple[str, str]]:
         """(path, reason) of each picture that could not be read, in order."""
@@ -124,7 +183,7 @@ class PartFolder:
         """
         temporary = self.folder / "whole.tmp"
         try:
-            with pq.ParquetWriter(temporary, self._schema, **_ENCODING) as writer:
+            with pq.ParquetWriter(temporary, self._schema, **self.columns.encoding()) as writer:
                 rows = sum(_write_group(writer, group) for group in self._groups())
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
@@ -139,33 +198,14 @@ class PartFolder:
         """Remove the folder with all it holds."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _claim(self, job: dict[str, Any]) -> None:
-        """Make the folder this job's, or check that it is."""
-        path = self.folder / _JOB
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            write_atomically(path, (json.dumps(job, indent=1) + "\n").encode())
-            return
-        except OSError as problem:
-            raise UserError(f"cannot read {path} ({problem.strerror})", "check that folder") from None
-        except (ValueError, RecursionError):
-            found = None
-        if found != job:
-            other = [name for name in job if not isinstance(found, dict) or found.get(name) != job[name]]
-            what = f"{self.folder} holds the unfinished work of another job (other {', '.join(other)})"
-            raise UserError(what, "finish that one, delete the folder, or choose another --out")
-
     def _table(self, rows: Sequence[Row]) -> pa.Table:
-        vectors = [row.embedding for row in rows if row.embedding is not None]
-        flat = np.concatenate(vectors) if vectors else np.empty(0, np.float32)
-        columns = [
+        arrays = [
             pa.array([lossless(row.path) for row in rows], pa.string()),
             pa.array([row.width for row in rows], pa.int32()),
             pa.array([row.height for row in rows], pa.int32()),
-            pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), type=self._schema.field(3).type),
+            *(self.columns.array(rows, column) for column in range(len(self.columns.names))),
         ]
-        return pa.Table.from_arrays(columns, schema=self._schema)
+        return pa.Table.from_arrays(arrays, schema=self._schema)
 
     def _groups(self) -> Iterator[pa.Table]:
         """The rows of all parts in tables of `ROW_GROUP` rows; only one and a part is in memory."""
@@ -191,17 +231,6 @@ class PartFolder:
 def _write_group(writer: pq.ParquetWriter, group: pa.Table) -> int:
     writer.write_table(group, row_group_size=ROW_GROUP)
     return len(group)
-
-
-def _schema(width: int, job: Mapping[str, Any]) -> pa.Schema:
-    """Columns, and the job (which model, weights and size) as metadata `dinokit.NAME`."""
-    fields = [
-        pa.field("path", pa.string()),
-        pa.field("width", pa.int32()),
-        pa.field("height", pa.int32()),
-        pa.field("embedding", pa.list_(pa.float32(), width)),
-    ]
-    return pa.schema(fields, metadata={f"dinokit.{name}": str(value) for name, value in job.items()})
 
 
 def _consecutive(folder: Path) -> Iterator[Part]:

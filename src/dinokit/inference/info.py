@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from dinokit.backbones.convnext import ConvNeXtSpec
+from dinokit.backbones.network import Spec
 from dinokit.backbones.rope import RopeSpec
 from dinokit.checkpoints.model import LoadedModel
 from dinokit.inference.precision import choose_device, choose_dtype
@@ -18,6 +20,25 @@ def describe_model(model: LoadedModel, device: str = "auto", precision: str = "a
     return {
         "name": info.name,
         "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
+        **_describe_spec(spec),
+        "image_size": info.image_size,
+        "mean": list(info.statistics.mean),
+        "std": list(info.statistics.std),
+        "weights_sha256": info.weights_sha256 or "none (random)",
+        "computes": f"{str(dtype).removeprefix('torch.')} on {place}",
+        "assumed": ", ".join(info.assumptions) or "nothing",
+    }
+
+
+def _describe_spec(spec: Spec) -> dict[str, Any]:
+    if isinstance(spec, ConvNeXtSpec):
+        return {
+            "widths": list(spec.widths),
+            "blocks": list(spec.depths),
+            "cell": spec.patch_size,
+            "norm_eps": spec.norm_eps,
+        }
+    return {
         "width": spec.width,
         "blocks": spec.depth,
         "heads": spec.heads,
@@ -26,12 +47,6 @@ def describe_model(model: LoadedModel, device: str = "auto", precision: str = "a
         "feed_forward": f"{spec.ffn} {spec.ffn_hidden}",
         "norm_eps": spec.norm_eps,
         "rope": _describe_rope(spec.rope),
-        "image_size": info.image_size,
-        "mean": list(info.statistics.mean),
-        "std": list(info.statistics.std),
-        "weights_sha256": info.weights_sha256 or "none (random)",
-        "computes": f"{str(dtype).removeprefix('torch.')} on {place}",
-        "assumed": ", ".join(info.assumptions) or "nothing",
     }
 
 

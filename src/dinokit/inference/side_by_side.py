@@ -5,10 +5,10 @@ A piece stays in the cache of its core from block to block, and no core waits fo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from threading import Barrier
+from threading import Barrier, Lock
 from typing import TypeVar
 
 import torch
@@ -17,6 +17,12 @@ from torch import Tensor
 PIECE_TOKENS = 1024
 """Tokens of a piece, about: few enough for a core's cache, enough for its matrix products."""
 
+PART_TOKENS = 128
+"""Tokens of the part of a picture that is worth a thread, at least."""
+
+_all_at_once = Lock()
+
+Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
 
@@ -29,11 +35,26 @@ def split_batch(pictures: Tensor, tokens: int) -> tuple[Tensor, ...]:
     return pictures.tensor_split(min(threads * rounds, batch))
 
 
-def run_side_by_side(work: Callable[[Tensor], Result], pieces: tuple[Tensor, ...]) -> list[Result]:
+def split_tokens(tokens: Tensor) -> list[slice]:
+    """A part of the tokens [B, T, D] for each thread; one part where there are too few for all of them."""
+    threads, (batch, count, _) = torch.get_num_threads(), tokens.shape
+    if tokens.device.type != "cpu" or batch * count < threads * PART_TOKENS:
+        return [slice(0, count)]
+    size = -(-count // threads)
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def run_side_by_side(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
     """`work` on every piece, in order. Errors are those of `work`."""
     if len(pieces) == 1:
         return [work(pieces[0])]
     return list(_workers(torch.get_num_threads()).map(work, pieces))
+
+
+def run_all_at_once(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
+    """The same for pieces that wait for each other: all run, whoever else computes. At most one a thread."""
+    with _all_at_once:
+        return run_side_by_side(work, pieces)
 
 
 @lru_cache
@@ -43,6 +64,7 @@ def _workers(threads: int) -> ThreadPoolExecutor:
 
     def start() -> None:
         torch.set_num_threads(1)
+        torch.get_num_threads()  # the first look settles it; it would take up the number of other threads later
         started.wait()
 
     pool = ThreadPoolExecutor(threads, "dinokit", start)

@@ -14,7 +14,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-MeanStd = tuple[tuple[float, float, float], tuple[float, float, float]]
+MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of R, G, B in 0..1."""
 
 SOLARIZE_THRESHOLD: Final = 128 / 255

@@ -20,6 +20,7 @@ from dinokit.backbones.vit import VisionTransformer, explicit_attention
 from dinokit.checkpoints.folders import make_folder
 from dinokit.checkpoints.model import LoadedModel, ModelInfo
 from dinokit.checkpoints.save import write_atomically
+from dinokit.errors import UserError
 from dinokit.heads.knn import knn_accuracy
 from dinokit.images.geometry import resize
 from dinokit.images.normalize import normalize
@@ -68,7 +69,7 @@ class Pretraining:
         self.device = device or torch.device("cpu")
         self.info = replace(start.info, image_size=recipe.crops.global_size, assumptions=())
         self.schedules = recipe.schedules()
-        self.networks = self._build_networks(start.network, start_source)
+        self.networks = self._build_networks(trainable(start), start_source)
         self.optimizer = self._build_optimizer()
         self.dtype = choose_dtype("auto", self.device)
         self.probe: ProbePictures | None = probe_pictures(pictures) if recipe.run.probe_every else None
@@ -266,6 +267,13 @@ class Pretraining:
         }
         checkpointing.save_checkpoint(self.run_folder, self.info, self.step, self.networks, self.optimizer, progress)
         return checkpointing.save_run_model(self.run_folder, self.networks, self.info)
+
+
+def trainable(start: LoadedModel) -> VisionTransformer:
+    """The network to start from, in float32. `UserError` if it is one that pretraining cannot mask patches of."""
+    if not isinstance(start.network, VisionTransformer):
+        raise UserError(f"{start.info.name} is a ConvNeXt, which has no patches to mask", "pretrain a ViT")
+    return start.network.float()
 
 
 def _seed(seed: int, step: int) -> int:

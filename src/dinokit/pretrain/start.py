@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from dinokit.backbones.catalog import NETWORKS, spec_of
-from dinokit.backbones.vit import VisionTransformer
+from dinokit.backbones.network import build
 from dinokit.checkpoints.folders import make_folder
 from dinokit.checkpoints.load import load_model
 from dinokit.checkpoints.model import LoadedModel
@@ -25,7 +25,7 @@ from dinokit.inference.precision import choose_device
 from dinokit.pretrain.budget import Speed, check_chosen, derive_recipe, parse_duration, time_steps
 from dinokit.pretrain.checkpointing import list_checkpoints, read_info
 from dinokit.pretrain.expect import expected_knn
-from dinokit.pretrain.loop import Pretraining, Status
+from dinokit.pretrain.loop import Pretraining, Status, trainable
 from dinokit.pretrain.pictures import PROBE_LEAST, TrainingPictures, open_training_pictures
 from dinokit.pretrain.recipe import Recipe
 from dinokit.pretrain.recipe_file import merge, parse_assignments, read_toml, recipe_from_dict
@@ -168,12 +168,12 @@ def _start_model(source: str | None, recipe: Recipe) -> LoadedModel:
 def _continued_model(run: Path) -> LoadedModel:
     """The network of the latest checkpoint, which gives its weights later."""
     info = read_info(run)
-    return LoadedModel(VisionTransformer(info.spec), info)
+    return LoadedModel(build(info.spec), info)
 
 
 def _check_start(start: LoadedModel, recipe: Recipe, order: Order) -> None:
     """Raises `UserError` where the network does not suit the recipe or its pictures."""
-    spec, named = start.info.spec, parse_assignments(order.assignments)
+    spec, named = trainable(start).spec, parse_assignments(order.assignments)
     if spec.in_channels != 3:
         raise UserError(f"{order.init} reads {spec.in_channels} channels", "start from a model of three")
     if order.init is not None and "network" in named and spec != spec_of(recipe.network):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dinokit.checkpoints.files import CONFIG
 from dinokit.checkpoints.load import BUNDLED, bundled_folder
 from dinokit.checkpoints.model import ModelInfo
 from dinokit.checkpoints.names import printable
-from dinokit.checkpoints.save import CONFIG
 from dinokit.data.folder import Files
 from dinokit.data.opening import open_pictures
 from dinokit.data.pictures import Pictures, subset

@@ -1,9 +1,10 @@
 """What a backbone sees in one photo, read no larger than a page can hold."""
 
 from dinokit.backbones.features import Features
-from dinokit.images.geometry import to_grid
+from dinokit.images.geometry import lay_out
 from dinokit.images.read import Picture
 from dinokit.inference.backbone import Backbone
+from dinokit.inference.views import View
 
 _WIDEST = 2.0  # more oblong photos are read smaller, so that they have as many patches as one of this shape
 
@@ -16,6 +17,6 @@ def look(backbone: Backbone, picture: Picture, size: int, name: str) -> Features
     height, width = picture.shape[:2]
     ratio = max(height, width) / min(height, width)
     side = size if ratio <= _WIDEST else max(round(size * (_WIDEST / ratio) ** 0.5), min(size, 1))
-    view = to_grid(picture, side, backbone.patch_size, name)
-    [features] = backbone.encode_views([view], [(height, width)])
+    layout = lay_out(height, width, side, backbone.spec.side_multiple, name=name)
+    [features] = backbone.encode_views([View.of(picture, layout)])
     return features

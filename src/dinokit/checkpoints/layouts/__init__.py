@@ -1,1 +1,1 @@
-"""One file a published key layout."""
+"""One file a published key layout, each with the functions of `Layout`."""

@@ -2,6 +2,9 @@
 
 import copy
 import importlib.util
+import itertools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from helpers_golden import load_golden
 from dinokit.backbones.features import Features
 from dinokit.backbones.rope import RopeSpec
 from dinokit.backbones.vit import VisionTransformer, ViTSpec
-from dinokit.inference import attention, few_sizes, linear, prepared
+from dinokit.inference import attention, few_sizes, frozen_block, linear, prepared_vit, side_by_side
 from dinokit.inference.prepared import prepare
 from dinokit.inference.side_by_side import split_batch
 
@@ -46,7 +49,7 @@ def random_network(**changes: object) -> VisionTransformer:
 @pytest.fixture(params=[False, True], ids=["public", "packed"])
 def packing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Run once with public and once with packed products."""
-    monkeypatch.setattr(prepared, "packing_pays", lambda *_: request.param)
+    monkeypatch.setattr(prepared_vit, "packing_pays", lambda *_: request.param)
     return bool(request.param)
 
 
@@ -115,7 +118,7 @@ def test_every_form_of_attention_gives_the_same(
     form: attention.Form, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = random_network()
-    monkeypatch.setattr(prepared, "choose_form", lambda *_: form)
+    monkeypatch.setattr(prepared_vit, "choose_form", lambda *_: form)
     monkeypatch.setattr(attention, "QUERY_ROWS", 7)
     pictures = torch.randn(2, 3, 40, 24)
     assert_same(prepare(network, CPU, dtype)(pictures), network(pictures), dtype)
@@ -129,7 +132,7 @@ def test_padding_to_few_sizes_changes_nothing(
 ) -> None:
     network = random_network()
     fast = prepare(network, CPU, dtype)
-    monkeypatch.setattr(prepared, "choose_form", lambda *_: form)
+    monkeypatch.setattr(prepared_vit, "choose_form", lambda *_: form)
     few_sizes_from_now_on(monkeypatch, exact=0)
     monkeypatch.setattr(linear, "ROWS", 48)
     monkeypatch.setattr(attention, "QUERY_ROWS", 7)
@@ -146,8 +149,8 @@ def few_sizes_from_now_on(monkeypatch: pytest.MonkeyPatch, exact: int) -> None:
 
 def test_pictures_of_many_sizes_use_products_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """oneDNN keeps compiled code for every shape of a product: 300 sizes of pictures took a gigabyte."""
-    monkeypatch.setattr(prepared, "packing_pays", lambda *_: False)
-    monkeypatch.setattr(prepared, "choose_form", lambda *_: "written out")
+    monkeypatch.setattr(prepared_vit, "packing_pays", lambda *_: False)
+    monkeypatch.setattr(prepared_vit, "choose_form", lambda *_: "written out")
     few_sizes_from_now_on(monkeypatch, exact=4)
     fast = prepare(random_network(depth=1), CPU, torch.bfloat16)
     rows: set[int] = set()
@@ -263,12 +266,109 @@ def test_a_pytorch_without_the_private_operators_uses_public_products(monkeypatc
     assert not linear.packing_pays(torch.device("cuda"), torch.bfloat16)
 
 
-def test_written_out_attention_is_never_a_candidate_for_long_sequences() -> None:
-    assert "written out" in attention.possible_forms(CPU, 8, 6, 201)
-    assert "written out" in attention.possible_forms(CPU, 1, 6, 4101)
-    assert attention.possible_forms(CPU, 1, 6, 65_000) == ["sdpa", "sdpa padded"]
-    assert attention.possible_forms(CPU, 1, 6, 65_536) == ["sdpa"]
-    assert attention.possible_forms(torch.device("cuda"), 8, 6, 201) == ["sdpa"]
+def test_only_processors_have_a_choice_of_attention() -> None:
+    assert attention.possible_forms(CPU, 201) == FORMS
+    assert attention.possible_forms(CPU, 65_536) == ["sdpa", "written out"]
+    assert attention.possible_forms(torch.device("cuda"), 201) == ["sdpa"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_scores_far_outside_of_the_range_of_exponentials_are_met(dtype: torch.dtype) -> None:
+    """The fast way computes exp(score): scores of several hundred overflow, of minus several hundred vanish."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 40, 8) for _ in range(3))
+    for factor, shift in ((1.0, 0.0), (40.0, 0.0), (1.0, 300.0), (1.0, -300.0)):
+        scaled = torch.cat([q * factor, torch.full_like(q[..., :1], shift)], dim=-1)
+        keys = torch.cat([k, torch.ones_like(k[..., :1])], dim=-1)
+        expected = torch.nn.functional.scaled_dot_product_attention(
+            *(t.to(dtype).double() for t in (scaled, keys, v)), scale=1.0
+        )
+        out = torch.empty_like(v, dtype=dtype)
+        attention.attend(scaled.to(dtype), keys.to(dtype), v.to(dtype), "written out", 40, out)
+        assert out.isfinite().all()
+        if dtype == torch.float32:
+            torch.testing.assert_close(out, expected.float(), atol=1e-3, rtol=1e-3)
+        elif factor == 1.0 and shift == 0.0:
+            torch.testing.assert_close(out, expected.to(dtype), atol=0.02, rtol=0.02)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("tokens", [9, 16, 41, 64])
+def test_blocks_of_keys_add_up(tokens: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "KEY_COLUMNS", 8)
+    monkeypatch.setattr(attention, "QUERY_ROWS", 7)
+    few_sizes_from_now_on(monkeypatch, exact=0)
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, tokens, 8).to(dtype) for _ in range(3))
+    for factor in (1.0, 60.0):  # ordinary scores, and such as overflow
+        out = torch.empty_like(v)
+        attention.attend(q * factor, k, v, "written out", tokens, out)
+        expected = torch.nn.functional.scaled_dot_product_attention(
+            (q * factor).double(), k.double(), v.double(), scale=1.0
+        )
+        if dtype == torch.float32:
+            torch.testing.assert_close(out, expected.float(), atol=1e-4, rtol=1e-4)
+        elif factor == 1.0:
+            torch.testing.assert_close(out.float(), expected.float(), atol=0.03, rtol=0.03)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_one_picture_on_all_cores_gives_the_same(
+    batch: int, form: attention.Form, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = random_network(depth=5)
+    monkeypatch.setattr(side_by_side, "PART_TOKENS", 8)
+    monkeypatch.setattr(attention, "MAX_SCORES", 40)
+    monkeypatch.setattr(prepared_vit, "choose_form", lambda *_: form)
+    fast = prepare(network, CPU, dtype)
+    for _ in range(3):
+        pictures = torch.randn(batch, 3, 40, 48)
+        layers = [4, 0, 2]
+        for norm in (True, False):
+            expected = network.intermediate(pictures, layers, norm)
+            for ours, theirs in zip(fast.intermediate(pictures, layers, norm), expected, strict=True):
+                assert_same(ours, theirs, dtype)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_callers_at_the_same_time_do_not_wait_for_each_other_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = random_network()
+    monkeypatch.setattr(side_by_side, "PART_TOKENS", 8)
+    fast, pictures = prepare(network, CPU, torch.float32), torch.randn(1, 3, 40, 48)
+    expected = fast(pictures).cls
+    with ThreadPoolExecutor(4) as pool:
+        for features in pool.map(fast, [pictures] * 24, timeout=60):
+            torch.testing.assert_close(features.cls, expected)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_thread_that_fails_fails_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side_by_side, "PART_TOKENS", 8)
+    fast, pictures = prepare(random_network(), CPU, torch.float32), torch.randn(1, 3, 40, 48)
+    calls = itertools.count()
+
+    def fail_once(*_: object) -> None:
+        if next(calls) == 1:
+            raise MemoryError("no more")
+
+    monkeypatch.setattr(prepared_vit, "choose_form", lambda *_: "sdpa")
+    monkeypatch.setattr(frozen_block, "attend", fail_once)
+    with pytest.raises(MemoryError, match="no more"):
+        fast(pictures)
 
 
 def test_the_fastest_form_is_measured_once_for_a_class_of_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
