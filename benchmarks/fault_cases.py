@@ -28,7 +28,9 @@ from PIL import Image
 from safetensors.torch import save
 
 from benchmarks.damage import EVERYWHERE, claim_giant
+from dinokit.checkpoints.export import export_model
 from dinokit.checkpoints.load import load_model
+from dinokit.checkpoints.model import LoadedModel
 from dinokit.checkpoints.save import CONFIG, WEIGHTS, save_model
 from dinokit.errors import UserError
 from dinokit.images import read as reading
@@ -134,15 +136,27 @@ def checkpoints() -> dict[str, dict[str, bytes]]:
     torch.save(state, zipped)
     torch.save(state, legacy, _use_new_zipfile_serialization=False)
     torch.save({"teacher": {f"backbone.{key}": value for key, value in state.items()}}, nested)
+    others = {layout: _exported(model, folder.with_name(layout), layout) for layout in ("transformers", "timm")}
+    convnext = load_model("random:dinov3_convnext_tiny", depths=(1, 1, 1, 1), widths=(8, 16, 24, 32))
+    others["convnext of transformers"] = _exported(convnext, folder.with_name("convnext"), "transformers")
     published = hashlib.sha256(zipped.getvalue()).hexdigest()[:8]
     return {
         "folder": {name: (folder / name).read_bytes() for name in (WEIGHTS, CONFIG)},
         "safetensors": {"w.safetensors": save(state)},
         "pth": {"w.pth": zipped.getvalue()},
-        "pth with its hash": {f"dinov3_case-{published}.pth": zipped.getvalue()},
+        "pth with its hash": {f"dinov3_case_pretrain_web-{published}.pth": zipped.getvalue()},
         "pth of old": {"w.pth": legacy.getvalue()},
         "pth of a teacher": {"w.pth": nested.getvalue()},
+        **others,
     }
+
+
+def _exported(model: LoadedModel, folder: Path, layout: str) -> dict[str, bytes]:
+    """The files of a folder in a layout that other programs read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what the layout leaves out
+        export_model(folder, dict(model.network.state_dict()), model.info, layout)
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir(), reverse=True)}
 
 
 def try_checkpoint(number: int, folder: Path) -> tuple[str, str]:
@@ -152,17 +166,18 @@ def try_checkpoint(number: int, folder: Path) -> tuple[str, str]:
     first = next(iter(files))
     executed = Path(os.environ["TMPDIR"]) / "executed"
     victim, way = dice.choice(sorted(files)), dice.choice(_ways(kind))
-    damaged = damage_config(files[CONFIG], dice) if victim == CONFIG else way(files[victim], dice)
+    way = damage_config if victim.endswith(".json") else way
+    damaged = way(files[victim], dice)
     place = folder / "case"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     for name, content in files.items():
         (place / name).write_bytes(damaged if name == victim else content)
-    what = f"{kind}: {'damage_config' if victim == CONFIG else way.__name__}"
+    what = f"{kind}: {way.__name__}"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = load_model(place if kind == "folder" else place / first)
+            model = load_model(place if CONFIG in files else place / first)
     except UserError as error:
         return what, refusal(error, "case")
     finally:
@@ -172,7 +187,7 @@ def try_checkpoint(number: int, folder: Path) -> tuple[str, str]:
     for key, value in model.network.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise FaultError(f"{key} was taken although it is not finite")
-    if damaged != files[victim] and victim != CONFIG and kind in ("folder", "pth with its hash"):
+    if damaged != files[victim] and not victim.endswith(".json") and kind in ("folder", "pth with its hash"):
         raise FaultError(f"{what}: the damage was not noticed although the hash is known")
     return what, "read"
 
@@ -182,7 +197,7 @@ def check_sources(folder: Path) -> None:
     for name, content in pictures().items():
         if name not in ("tiff float", "heic"):  # which not every version reads
             reading.read(content, name=name)
-    for kind, files in checkpoints().items():
+    for files in checkpoints().values():
         place = folder / "whole"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
@@ -190,11 +205,11 @@ def check_sources(folder: Path) -> None:
             (place / name).write_bytes(content)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            load_model(place if kind == "folder" else place / next(iter(files)))
+            load_model(place if CONFIG in files else place / next(iter(files)))
 
 
 def _ways(kind: str) -> tuple[Callable[[bytes, random.Random], bytes], ...]:
-    return (*EVERYWHERE, *(lie_in_header if kind in ("folder", "safetensors") else plant_code,) * 3)
+    return (*EVERYWHERE, *(plant_code if kind.startswith("pth") else lie_in_header,) * 3)
 
 
 def plant_code(content: bytes, dice: random.Random) -> bytes:

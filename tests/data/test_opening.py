@@ -289,6 +289,7 @@ def test_the_headers_of_one_member_are_bounded_together(tmp_path: Path) -> None:
         (b"hello" * 300, "is not a tar file"),
         (gzip.compress(b"hello" * 300), "is not a tar file"),
     ],
+    ids=["empty", "text", "gzipped text"],
 )
 def test_what_is_no_tar_is_refused(tmp_path: Path, data: bytes, sentence: str) -> None:
     path = tmp_path / "a.tar"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinokit.images.kinds import Finding, UnreadableError
+from dinokit.images.kinds import DAMAGED, Finding, UnreadableError
 
 MAX_PIXELS = 178_000_000
 """The largest picture that is decoded (Pillow itself refuses a little above)."""
@@ -25,7 +25,9 @@ Pixels = NDArray[np.uint8]
 
 
 def check_size(height: int, width: int) -> None:
-    """Refuse pictures above `MAX_PIXELS`, before they are decoded."""
+    """Refuse pictures above `MAX_PIXELS`, and such as claim to have no pixel, before they are decoded."""
+    if height < 1 or width < 1:
+        raise UnreadableError(DAMAGED)
     if height * width > MAX_PIXELS:
         raise UnreadableError(too_large(f"has {width} × {height} pixels, above the limit"))
 
