@@ -21,6 +21,7 @@ from dinokit.checkpoints.layouts import meta, timm, transformers
 from dinokit.checkpoints.load import load_model
 from dinokit.checkpoints.model import AssumptionWarning, LoadedModel
 from dinokit.errors import UserError
+from dinokit.images.normalize import IMAGENET
 
 KEYS = json.loads((GOLDEN / "keys.json").read_text())
 pytestmark = [
@@ -214,9 +215,12 @@ def test_what_is_lost_is_said(tmp_path: Path) -> None:
     model.network.rope_embed.periods.copy_(model.network.rope_embed.periods.bfloat16().float())  # type: ignore[operator, union-attr]
     with pytest.warns(LossWarning, match=r"timm leaves out the mask token; the norm of local crops.*; the rounding of"):
         export(tmp_path, model, "timm")
+    with pytest.warns(LossWarning, match=r"meta leaves out mean and std of the pictures; the size of 96 px"):
+        export(tmp_path / "again", model, "meta")
+    usual = replace(model, info=replace(model.info, statistics=IMAGENET, image_size=224))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        export(tmp_path / "again", model, "meta")
+        export(tmp_path / "usual", usual, "meta")
 
 
 def test_an_unknown_layout_and_a_file_in_the_way(tmp_path: Path) -> None:

@@ -144,6 +144,17 @@ def test_mistakes_are_named(backbone: Backbone) -> None:
         backbone.encode([])
     with pytest.raises(UserError, match="blocks are 0 to 11"):
         backbone.intermediate(torch.zeros(1, 3, 32, 32), layers=[12])
+    for layers in (4, [1.0], "3"):
+        with pytest.raises(UserError, match="layers is"):
+            backbone.intermediate(torch.zeros(1, 3, 32, 32), layers=layers)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="batch_size is 0"):
+        backbone.encode(PICTURES[0], batch_size=0)
+    with pytest.raises(UserError, match="is no picture"), open(PICTURES[0], "rb") as file:
+        backbone.encode(file)  # type: ignore[call-overload]
+    with pytest.raises(UserError, match="str is no tensor"):
+        backbone("street.jpg")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="patch_size is 48"):
+        dinokit.load("random:dinov3_convnext_tiny", patch_size=48)
     with pytest.raises(UserError, match="did you mean dinov3_vitb16"):
         dinokit.load("dinov3_vitb61")
     with pytest.raises(UserError, match="nobody published weights of vit_small"):

@@ -58,5 +58,7 @@ def test_a_machine_that_cannot_compile_says_so(monkeypatch: pytest.MonkeyPatch) 
         raise RuntimeError("No working C++ compiler found\nlong trace")
 
     monkeypatch.setattr(compiled, "_intermediate", fail)
-    with pytest.raises(UserError, match=r"cannot compile the network \(No working C\+\+ compiler found\): use runtime"):
+    with pytest.raises(
+        UserError, match=r"cannot be compiled or run here \(No working C\+\+ compiler found\): use the runtime torch"
+    ):
         compiled(torch.randn(1, 3, 16, 16))

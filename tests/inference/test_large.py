@@ -69,6 +69,19 @@ def test_free_memory_is_known_here() -> None:
     assert free is None or 1 << 26 < free < 1 << 50
 
 
+def test_the_cache_of_files_in_a_container_counts_as_free(tmp_path: Path) -> None:
+    for name, text in {
+        "memory.max": "1000\n",
+        "memory.current": "900\n",
+        "memory.stat": "anon 5\ninactive_file 700\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+    assert memory._left_in_group(tmp_path) == 800
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory._left_in_group(tmp_path) is None
+    assert memory._left_in_group(tmp_path / "nowhere") is None
+
+
 def test_a_pass_takes_about_what_is_planned_for_it(backbone: Backbone) -> None:
     """The estimate grows with the picture, and large ones do not fit everywhere."""
     spec = backbone.spec

@@ -356,6 +356,35 @@ def test_callers_at_the_same_time_do_not_wait_for_each_other_for_ever(monkeypatc
 
 
 @pytest.mark.usefixtures("two_threads")
+def test_inference_mode_around_the_call_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = random_network()
+    monkeypatch.setattr(side_by_side, "PART_TOKENS", 8)
+    with torch.inference_mode():
+        pictures = torch.randn(1, 3, 40, 48)
+        assert_same(prepare(network, CPU, torch.float32)(pictures), network(pictures), torch.float32)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_first_calls_at_the_same_time_leave_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side_by_side, "PART_TOKENS", 8)
+    monkeypatch.setattr(attention, "_chosen", {})
+    monkeypatch.setattr(side_by_side, "_pools", {})
+    linear._packing_pays.cache_clear()
+    network, pictures = random_network(), torch.randn(1, 3, 40, 48)
+
+    def first_call(_: int) -> int:
+        prepare(network, CPU, torch.float32)(pictures)
+        return torch.get_num_threads()
+
+    with ThreadPoolExecutor(5) as callers:
+        counts = list(callers.map(first_call, range(5), timeout=60))
+    assert torch.get_num_threads() == 2
+    assert set(counts) == {2}
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_a_thread_that_fails_fails_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(side_by_side, "PART_TOKENS", 8)
     fast, pictures = prepare(random_network(), CPU, torch.float32), torch.randn(1, 3, 40, 48)

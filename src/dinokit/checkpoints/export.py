@@ -15,6 +15,7 @@ from torch import Tensor
 from dinokit.checkpoints.files import WEIGHTS
 from dinokit.checkpoints.layouts import meta
 from dinokit.checkpoints.layouts.layout import LAYOUTS, Layout
+from dinokit.checkpoints.layouts.transformers import PROCESSOR
 from dinokit.checkpoints.model import ModelInfo
 from dinokit.checkpoints.save import pack, save_model, write_together
 from dinokit.errors import UserError
@@ -33,6 +34,8 @@ def export_model(folder: str | Path, state: Mapping[str, Tensor], info: ModelInf
     state: weights under our names. What the layout leaves out is said by a `LossWarning`. Raises `UserError` where it
     cannot hold the network, naming the property, and where nothing can be written.
     """
+    if not str(folder):
+        raise UserError("no folder is given", "name one to save the model in")
     folder = Path(folder)
     if layout not in NAMES:
         raise UserError(f"there is no layout {layout!r}", f"known are {', '.join(NAMES)}")
@@ -48,6 +51,8 @@ def export_model(folder: str | Path, state: Mapping[str, Tensor], info: ModelInf
     name = meta.file_name(info.name, hashlib.sha256(content).hexdigest()) if chosen.NAME == meta.NAME else WEIGHTS
     files = chosen.describe(info, state["norm.weight"].dtype)
     write_together({folder / name: content, **{folder / other: _to_json(text) for other, text in files.items()}})
+    if files and PROCESSOR not in files:
+        (folder / PROCESSOR).unlink(missing_ok=True)  # of a model that lay here before
     return folder / name
 
 
@@ -56,7 +61,7 @@ def _check(layout: Layout, state: Mapping[str, Tensor], info: ModelInfo) -> None
     if obstacle is not None:
         what = f"the layout of {layout.NAME} cannot hold {obstacle}"
         raise UserError(what, f"choose another layout: {OURS} and {meta.NAME} hold it")
-    lost = layout.losses(info.spec, state)
+    lost = layout.losses(info.spec, state) + (meta.unsaid(info) if layout.NAME == meta.NAME else [])
     if lost:
         warnings.warn(f"the layout of {layout.NAME} leaves out {'; '.join(lost)}", LossWarning, stacklevel=4)
 

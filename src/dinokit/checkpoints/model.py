@@ -158,6 +158,8 @@ def _mapping(value: Any, name: str) -> Mapping[str, Any]:
 
 
 def _numbers(value: Any, name: str, count: int) -> tuple[float, ...]:
+    if count == 1 and type(value) in (int, float):
+        value = [value]
     if not isinstance(value, (list, tuple)) or len(value) != count:
         raise TypeError(f"{name} must be {_COUNTS.get(count, str(count))} number{'s' if count > 1 else ''}")
     if not all(type(number) in (int, float) for number in value):

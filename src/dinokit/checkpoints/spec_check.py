@@ -22,6 +22,8 @@ _COUNTS = {
 }
 """Field -> least and greatest value: four times the largest published network and more."""
 _SWITCHES = ("qkv_bias", "mask_k_bias", "untied_cls_norm", "local_cls_norm")
+_CELLS = (1, 2, 4, 8, 16, 32)
+"""Of a ConvNeXt: parts of its stride."""
 _NORMALIZE = ("separate", "max", "min")
 
 
@@ -41,8 +43,9 @@ def _check_convnext(spec: ConvNeXtSpec, where: str) -> None:
             raise _error(where, name, values, "must be four whole numbers")
         for value in values:
             _check_count(where, name, value, bounds)
-    for name in ("in_channels", "patch_size"):
-        _check_count(where, name, getattr(spec, name), _COUNTS[name])
+    _check_count(where, "in_channels", spec.in_channels, _COUNTS["in_channels"])
+    if type(spec.patch_size) is not int or spec.patch_size not in _CELLS:
+        raise _error(where, "patch_size", spec.patch_size, f"must be one of {', '.join(map(str, _CELLS))}")
     _check_number(where, "norm_eps", spec.norm_eps, 0.0, 1.0)
     _check_number(where, "layer_scale", spec.layer_scale, -1e4, 1e4)
 

@@ -128,6 +128,8 @@ class Backbone:
         a block that there is not, and as calls do.
         """
         self._check(pictures)
+        if not isinstance(layers, Sequence) or not all(isinstance(layer, (int, np.integer)) for layer in layers):
+            raise UserError(f"layers is {layers!r}", "give a list of their numbers, such as [2, 5, 8, 11]")
         wrong = [layer for layer in layers if not -self.depth <= layer < self.depth]
         if wrong:
             raise UserError(f"there is no block {wrong[0]}", f"blocks are 0 to {self.depth - 1}, or -1 for the last")
@@ -184,6 +186,8 @@ class Backbone:
         Views of one shape go through the network together, at most `batch_size` and as many as have `PASS_PIXELS`:
         large pictures need no more memory for being several. tile: see `encode`.
         """
+        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+            raise UserError(f"batch_size is {batch_size!r}", "give a whole number of pictures, 1 or more")
         order = sorted(range(len(views)), key=lambda i: tuple(views[i].pixels.shape))
         found: list[Features | None] = [None] * len(views)
         start = 0
@@ -213,18 +217,20 @@ class Backbone:
         """The side of the tiles in which a view is looked at, a multiple of the grid's; None: in one pass."""
         multiple = self.spec.side_multiple
         if tile is not None:
-            if not isinstance(tile, int) or tile < 2 * multiple:
+            if not isinstance(tile, (int, np.integer)) or tile < 2 * multiple:
                 raise UserError(f"tile is {tile!r}", f"give the side of a tile in pixels, {2 * multiple} or more")
-            side = tile // multiple * multiple
+            side = int(tile) // multiple * multiple
             return side if max(height, width) > side else None
         if max(height, width) <= TILE_SIDE or fits(self.spec, height * width, self.dtype, self.device):
             return None
         what = f"{height} x {width} px do not fit into memory in one pass: looking at tiles of {TILE_SIDE} px"
-        warnings.warn(what, TilesWarning, stacklevel=4)
+        warnings.warn(what, TilesWarning, stacklevel=5)  # of `encode`
         return TILE_SIDE
 
     def _check(self, pictures: Tensor) -> None:
         multiple, channels = self.spec.side_multiple, self.spec.in_channels
+        if not isinstance(pictures, Tensor):
+            raise UserError(f"{type(pictures).__name__} is no tensor", "give pictures to encode()")
         if pictures.ndim != 4 or pictures.shape[1] != channels or not pictures.is_floating_point():
             raise UserError(
                 f"a tensor of shape {tuple(pictures.shape)} and {pictures.dtype} is no batch of pictures",

@@ -33,16 +33,18 @@ class Compiled:
     def intermediate(self, pictures: Tensor, layers: Sequence[int], norm: bool) -> list[Features]:
         """Features after the given blocks or stages, in the order asked for, through the final norm or as they are.
 
-        Raises `UserError` where there is nothing to compile with.
+        Raises `UserError` where it cannot be compiled or run.
         """
         height, width = pictures.shape[2:]
         try:
-            found = self._intermediate(pictures.to(self.device, self.dtype), tuple(layers), norm)
+            with torch.autocast(self.device.type, enabled=False):
+                found = self._intermediate(pictures.to(self.device, self.dtype), tuple(layers), norm)
         except Exception as problem:  # compilers fail in many ways
             if is_out_of_memory(problem):
                 raise
-            first = str(problem).strip().splitlines()[0][:120]
-            raise UserError(f"this machine cannot compile the network ({first})", 'use runtime="torch"') from None
+            first = next(iter(str(problem).strip().splitlines()), "") or type(problem).__name__
+            what = f"the network cannot be compiled or run here ({first[:120]})"
+            raise UserError(what, "use the runtime torch") from None
         return [self._place(features, height, width) for features in found]
 
     @staticmethod

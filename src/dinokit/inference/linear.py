@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dinokit.inference.few_sizes import FewSizes
+from dinokit.inference.side_by_side import alone
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -102,22 +103,23 @@ def _packing_pays(dtype: torch.dtype) -> bool:
 def fastest(candidates: Mapping[Key, Callable[[], object]], rounds: int = 8, seconds: float = 0.5) -> Key:
     """The key of the candidate that needs least processor time, by each one's best of interleaved rounds.
 
-    Measured with one thread in that thread's own time, so that other programs on the machine hardly disturb it.
+    Measured on one thread in that thread's own time, so that other programs on the machine hardly disturb it.
     Another than the first must be 5 % faster to win. No new round starts after `seconds`.
     """
-    best = dict.fromkeys(candidates, float("inf"))
-    threads, started = torch.get_num_threads(), time.thread_time()
-    torch.set_num_threads(1)
-    try:
-        for number in range(rounds):
-            if number and time.thread_time() - started > seconds:
-                break
-            for key, run in candidates.items():
-                before = time.thread_time()
-                run()
-                best[key] = min(best[key], time.thread_time() - before)
-    finally:
-        torch.set_num_threads(threads)
+    best = alone(lambda: _best_times(candidates, rounds, seconds))
     first = next(iter(best))
     winner = min(best, key=lambda key: best[key])
     return winner if best[winner] < 0.95 * best[first] else first
+
+
+@torch.no_grad()  # which a thread has to say for itself
+def _best_times(candidates: Mapping[Key, Callable[[], object]], rounds: int, seconds: float) -> dict[Key, float]:
+    best, started = dict.fromkeys(candidates, float("inf")), time.thread_time()
+    for number in range(rounds):
+        if number and time.thread_time() - started > seconds:
+            break
+        for key, run in candidates.items():
+            before = time.thread_time()
+            run()
+            best[key] = min(best[key], time.thread_time() - before)
+    return best

@@ -38,7 +38,8 @@ def fits(spec: Spec, pixels: int, dtype: torch.dtype, device: torch.device) -> b
 def free_bytes(device: torch.device) -> int | None:
     """Bytes that can still be had on a device; None where nobody tells."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     limits = [limit for limit in (_available(), _left_in_group()) if limit is not None]
@@ -57,7 +58,8 @@ def _available() -> int | None:
 def _left_in_group(group: Path = Path("/sys/fs/cgroup")) -> int | None:
     """What the limit of a container leaves."""
     try:
-        most, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        most, used, kinds = ((group / name).read_text() for name in ("memory.max", "memory.current", "memory.stat"))
     except OSError:
         return None
-    return int(most) - int(used) if most.isdecimal() else None
+    cached = next((int(line.split()[1]) for line in kinds.splitlines() if line.startswith("inactive_file ")), 0)
+    return int(most) - int(used) + cached if most.strip().isdecimal() else None

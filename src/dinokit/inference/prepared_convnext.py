@@ -121,6 +121,7 @@ class PreparedConvNeXt:
     def __call__(self, pictures: Tensor) -> Features:
         return self.intermediate(pictures, [-1], norm=True)[0]
 
+    @torch.inference_mode(False)  # whose tensors the threads, which are not in it, could not write
     @torch.no_grad()
     def intermediate(self, pictures: Tensor, layers: Sequence[int], norm: bool) -> list[Features]:
         """Features after the given stages, in the order asked for, the last through the final norm or as it is."""

@@ -53,6 +53,7 @@ class PreparedViT:
     def __call__(self, pictures: Tensor) -> Features:
         return self.intermediate(pictures, [-1], norm=True)[0]
 
+    @torch.inference_mode(False)  # whose tensors the threads, which are not in it, could not write
     @torch.no_grad()
     def intermediate(self, pictures: Tensor, layers: Sequence[int], norm: bool) -> list[Features]:
         """Features after the given blocks, in the order asked for, through the final norm or as they are.

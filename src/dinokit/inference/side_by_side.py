@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from threading import Barrier, Lock
 from typing import TypeVar
 
@@ -20,7 +19,8 @@ PIECE_TOKENS = 1024
 PART_TOKENS = 128
 """Tokens of the part of a picture that is worth a thread, at least."""
 
-_all_at_once = Lock()
+_all_at_once, _making = Lock(), Lock()
+_pools: dict[int, ThreadPoolExecutor] = {}
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -57,9 +57,20 @@ def run_all_at_once(work: Callable[[Piece], Result], pieces: Sequence[Piece]) ->
         return run_side_by_side(work, pieces)
 
 
-@lru_cache
+def alone(work: Callable[[], Result]) -> Result:
+    """`work` on a thread that computes alone; the number of threads of the others stays as it is."""
+    return _workers(torch.get_num_threads()).submit(work).result()
+
+
 def _workers(threads: int) -> ThreadPoolExecutor:
-    """One thread a core, each of which computes alone."""
+    """One thread a core, each of which computes alone; made at the first use."""
+    with _making:
+        if threads not in _pools:
+            _pools[threads] = _make_workers(threads)
+    return _pools[threads]
+
+
+def _make_workers(threads: int) -> ThreadPoolExecutor:
     started = Barrier(threads + 1)
 
     def start() -> None:

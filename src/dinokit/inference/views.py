@@ -6,7 +6,7 @@ A view knows where it lies in its source picture, so that the features of its ce
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,9 +48,11 @@ def expand(pictures: Source | Iterable[Source]) -> list[Source]:
     these. Raises `UserError` for a folder or pattern without pictures, and where there is none at all.
     """
     given: list[Any]
+    if isinstance(pictures, (bytearray, memoryview)):
+        pictures = bytes(pictures)
     if isinstance(pictures, (str, os.PathLike, bytes, Image.Image, np.ndarray, Tensor)):
         given = [pictures]
-    elif isinstance(pictures, Iterable):
+    elif isinstance(pictures, Iterable) and not (isinstance(pictures, Mapping) or hasattr(pictures, "read")):
         given = list(pictures)
     else:
         raise UserError(f"{pictures!r:.80} is no picture", "give a path, bytes, a Pillow picture, an array or a tensor")

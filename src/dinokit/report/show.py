@@ -51,6 +51,8 @@ def show_pictures(
     `UserError` if nothing can be read, `out` cannot be written, or a file to write is one of the pictures themselves.
     """
     pictures = open_pictures(list(sources))
+    if out.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"):
+        raise UserError(f"--out {out} is the name of a picture", "name the folder for the pictures")
     check_folder(out)
     paths = _free_paths(pictures, out)
     failures: list[ReadError] = []

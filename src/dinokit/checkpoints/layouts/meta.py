@@ -17,7 +17,8 @@ from dinokit.backbones.convnext import ConvNeXtSpec
 from dinokit.backbones.network import Spec
 from dinokit.checkpoints.layouts import tables
 from dinokit.checkpoints.layouts.tables import State
-from dinokit.checkpoints.model import ModelInfo
+from dinokit.checkpoints.model import ModelInfo, fit_statistics
+from dinokit.images.normalize import IMAGENET
 
 NAME = "meta"
 
@@ -84,6 +85,13 @@ def losses(spec: Spec, state: State) -> list[str]:
     if isinstance(spec, ConvNeXtSpec):
         return tables.common_losses(spec, state)
     return []
+
+
+def unsaid(info: ModelInfo) -> list[str]:
+    """What holds for the model and not for a file of unknown origin, which whoever loads it has to say."""
+    usual = fit_statistics(IMAGENET, info.spec.in_channels)
+    found = [] if info.statistics == usual else ["mean and std of the pictures"]
+    return found if info.image_size == ModelInfo.image_size else [*found, f"the size of {info.image_size} px"]
 
 
 def facts(config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Any]:
