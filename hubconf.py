@@ -34,11 +34,15 @@ class Weights(Enum):
 
 def _entry_point(name: str) -> Callable[..., Any]:
     def entry(
-        *, pretrained: bool = True, weights: Weights | str = Weights.LVD1689M, check_hash: bool = False, **options: Any
+        *,
+        pretrained: bool = True,
+        weights: Weights | str | None = Weights.LVD1689M,
+        check_hash: bool = False,
+        **options: Any,
     ) -> Any:
         if not pretrained:
             return build_published(override_spec(spec_of(name), options))
-        model = load_model(_source(name, weights), **options)
+        model = load_model(_source(name, weights or Weights.LVD1689M), **options)
         if _shape(model.info.spec) != _shape(spec_of(name)):
             raise UserError(f"{weights} holds no {name}", "give the weights of that network, or call its entry point")
         return with_published_interface(model.network.float(), model.info.spec)

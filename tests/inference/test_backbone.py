@@ -82,6 +82,8 @@ def test_the_grid_maps_cells_to_source_pixels_and_back(backbone: Backbone) -> No
     assert grid is not None
     assert (grid.rows, grid.cols) == (4, 10)
     first = grid.to_pixels(torch.tensor([0, 0]))
+    torch.testing.assert_close(grid.to_pixels((0, 0)), first)
+    torch.testing.assert_close(grid.to_cells([[*first.tolist()]])[0], torch.zeros(2, dtype=torch.float64))
     torch.testing.assert_close(first, torch.tensor([12.5, 12.5], dtype=torch.float64))
     cells = torch.tensor([[0, 0], [3, 9], [1, 4]])
     torch.testing.assert_close(grid.to_cells(grid.to_pixels(cells)), cells.double())

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+Points = Tensor | Sequence[float] | Sequence[Sequence[float]]
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -31,13 +33,15 @@ class Grid:
         if not self.spans:
             object.__setattr__(self, "spans", tuple((float(height), float(width)) for height, width in self.sizes))
 
-    def to_pixels(self, cells: Tensor, picture: int = 0) -> Tensor:
+    def to_pixels(self, cells: Points, picture: int = 0) -> Tensor:
         """Centres of cells [..., 2] as (row, col) -> pixels [..., 2] as (x, y) in picture number `picture`."""
+        cells = torch.as_tensor(cells)
         scale = self._pixels_per_cell(picture, cells)
         return (cells.to(scale.dtype).flip(-1) + 0.5) * scale
 
-    def to_cells(self, pixels: Tensor, picture: int = 0) -> Tensor:
+    def to_cells(self, pixels: Points, picture: int = 0) -> Tensor:
         """Pixels [..., 2] as (x, y) -> fractional cells [..., 2] as (row, col); whole numbers are cell centres."""
+        pixels = torch.as_tensor(pixels)
         scale = self._pixels_per_cell(picture, pixels)
         return (pixels.to(scale.dtype) / scale - 0.5).flip(-1)
 
