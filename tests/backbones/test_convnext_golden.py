@@ -6,26 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers_golden import load_golden
+from helpers_golden import golden_convnext
 from torch import Tensor
 
 from dinokit.backbones.catalog import NETWORKS
-from dinokit.backbones.convnext import ConvNeXt, ConvNeXtSpec
+from dinokit.backbones.convnext import ConvNeXtSpec
 from dinokit.backbones.features import Features
 from dinokit.backbones.network import build
 
 KEYS = json.loads((Path(__file__).parents[1] / "golden" / "keys.json").read_text())["meta"]
 CASES = {"all4": [0, 1, 2, 3], "last1": [3], "list13": [1, 3]}
-
-
-def golden_network(patch_size: int) -> tuple[ConvNeXt, dict[str, Tensor]]:
-    tensors, facts = load_golden("convnext_small_cfg")
-    options = facts["class_options"]
-    spec = ConvNeXtSpec(tuple(options["depths"]), tuple(options["dims"]), patch_size=patch_size)
-    network = ConvNeXt(spec).eval()
-    state = {key.removeprefix("state."): value for key, value in tensors.items() if key.startswith("state.")}
-    network.load_state_dict({key: value for key, value in state.items() if not key.startswith("norms.")})
-    return network, tensors
 
 
 def assert_equal(features: Features, tensors: dict[str, Tensor], name: str) -> None:
@@ -38,7 +28,7 @@ def assert_equal(features: Features, tensors: dict[str, Tensor], name: str) -> N
 @torch.no_grad()
 @pytest.mark.parametrize("picture", ["img0", "img1"])
 def test_outputs_equal_the_published_code(picture: str) -> None:
-    network, tensors = golden_network(32)
+    network, tensors = golden_convnext(32)
     features = network(tensors[f"in.{picture}"])
     assert (features.cls - tensors[f"out.{picture}.x_norm_clstoken"]).abs().max() <= 1e-5
     assert (features.tokens - tensors[f"out.{picture}.x_norm_patchtokens"]).abs().max() <= 1e-5
@@ -49,7 +39,7 @@ def test_outputs_equal_the_published_code(picture: str) -> None:
 @pytest.mark.parametrize("picture", ["img0", "img1"])
 @pytest.mark.parametrize("patch_size", [32, 16])
 def test_every_stage_equals_the_published_code(picture: str, patch_size: int) -> None:
-    network, tensors = golden_network(patch_size)
+    network, tensors = golden_convnext(patch_size)
     start = f"out.{picture}.inter.p{patch_size if patch_size != 32 else 'none'}"
     checked = 0
     for kind in ("raw", "norm"):
@@ -65,13 +55,13 @@ def test_every_stage_equals_the_published_code(picture: str, patch_size: int) ->
 
 @torch.no_grad()
 def test_a_finer_grid_resizes_the_last_map_before_the_norm() -> None:
-    network, tensors = golden_network(16)
+    network, tensors = golden_convnext(16)
     features = network(tensors["in.img0"])
     assert_equal(features, tensors, "out.img0.inter.p16.norm.last1.0")
 
 
 def test_stages_come_in_the_order_asked_for_and_others_are_refused() -> None:
-    network, tensors = golden_network(32)
+    network, tensors = golden_convnext(32)
     first, last = network.intermediate(tensors["in.img0"], [0, -1])
     assert (first.cls.shape[1], last.cls.shape[1]) == (16, 48)
     with pytest.raises(IndexError, match="stages 0 to 3"):

@@ -4,9 +4,8 @@ import shutil
 
 import pytest
 import torch
-from helpers_golden import load_golden
+from helpers_golden import golden_convnext
 
-from dinokit.backbones.convnext import ConvNeXt, ConvNeXtSpec
 from dinokit.backbones.vit import VisionTransformer, ViTSpec
 from dinokit.errors import UserError
 from dinokit.inference.compiled import Compiled
@@ -40,11 +39,7 @@ def test_a_compiled_vit_gives_the_same() -> None:
 @needs_compiler
 @torch.no_grad()
 def test_a_compiled_convnext_gives_the_published_numbers_in_bf16() -> None:
-    tensors, facts = load_golden("convnext_small_cfg")
-    options = facts["class_options"]
-    network = ConvNeXt(ConvNeXtSpec(tuple(options["depths"]), tuple(options["dims"]))).eval()
-    state = {key.removeprefix("state."): value for key, value in tensors.items() if key.startswith("state.")}
-    network.load_state_dict({key: value for key, value in state.items() if not key.startswith("norms.")})
+    network, tensors = golden_convnext()
     found = Compiled(network, CPU, torch.bfloat16)(tensors["in.img0"])
     assert found.cls.dtype == torch.float32
     cosine = torch.cosine_similarity(found.tokens, tensors["out.img0.x_norm_patchtokens"], dim=-1)

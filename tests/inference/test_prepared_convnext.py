@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from helpers_golden import load_golden
+from helpers_golden import assert_same, golden_convnext
 
-from dinokit.backbones.convnext import ConvNeXt, ConvNeXtSpec
 from dinokit.backbones.features import Features
 from dinokit.inference import linear, prepared_convnext
 from dinokit.inference.prepared import prepare
@@ -20,34 +19,11 @@ def packing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return bool(request.param)
 
 
-def golden_network(patch_size: int = 32) -> tuple[ConvNeXt, dict[str, torch.Tensor]]:
-    tensors, facts = load_golden("convnext_small_cfg")
-    options = facts["class_options"]
-    network = ConvNeXt(ConvNeXtSpec(tuple(options["depths"]), tuple(options["dims"]), patch_size=patch_size)).eval()
-    state = {key.removeprefix("state."): value for key, value in tensors.items() if key.startswith("state.")}
-    network.load_state_dict({key: value for key, value in state.items() if not key.startswith("norms.")})
-    return network, tensors
-
-
-def assert_same(actual: Features, expected: Features, dtype: torch.dtype) -> None:
-    for what in ("cls", "registers", "patches"):
-        ours, theirs = getattr(actual, what), getattr(expected, what)
-        assert ours.shape == theirs.shape
-        assert ours.dtype == torch.float32
-        if not theirs.numel():
-            continue
-        if dtype == torch.float32:
-            assert (ours - theirs).abs().max() <= 1e-5 * max(1.0, theirs.abs().max().item()), what
-        else:
-            bar = 0.995 if what == "patches" else 0.999
-            assert torch.cosine_similarity(ours, theirs, dim=-1).min() >= bar, what
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", FORMATS)
 @pytest.mark.parametrize("picture", ["img0", "img1"])
 def test_equals_the_published_code(picture: str, dtype: torch.dtype, packing: bool) -> None:
-    network, tensors = golden_network()
+    network, tensors = golden_convnext()
     fast = prepare(network, CPU, dtype)
     assert fast.packed == packing
     pictures = tensors[f"in.{picture}"]
@@ -64,7 +40,7 @@ def test_equals_the_published_code(picture: str, dtype: torch.dtype, packing: bo
 @pytest.mark.parametrize("norm", [True, False])
 @pytest.mark.parametrize("patch_size", [32, 16])
 def test_every_stage_equals_the_readable_network(patch_size: int, norm: bool, dtype: torch.dtype) -> None:
-    network, _ = golden_network(patch_size)
+    network, _ = golden_convnext(patch_size)
     fast = prepare(network, CPU, dtype)
     for batch, height, width in ((1, 32, 32), (2, 96, 64), (3, 47, 75)):
         pictures = torch.randn(batch, 3, height, width)
@@ -75,7 +51,7 @@ def test_every_stage_equals_the_readable_network(patch_size: int, norm: bool, dt
 
 @torch.no_grad()
 def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch, packing: bool) -> None:
-    network, _ = golden_network()
+    network, _ = golden_convnext()
     pictures = torch.randn(2, 3, 96, 64)
     monkeypatch.setattr(linear, "ROWS", 48)
     assert_same(prepare(network, CPU, torch.float32)(pictures), network(pictures), torch.float32)
@@ -83,7 +59,7 @@ def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch, packing:
 
 @torch.no_grad()
 def test_pictures_are_not_overwritten() -> None:
-    network, tensors = golden_network()
+    network, tensors = golden_convnext()
     pictures = tensors["in.img0"].clone()
     prepare(network, CPU, torch.float32)(pictures)
     assert torch.equal(pictures, tensors["in.img0"])

@@ -1,7 +1,6 @@
 """`dinokit embed`: pictures in, a table of features out."""
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Json, Out, Pixels, Whole
@@ -43,25 +42,11 @@ def embed(
     json
         Print one JSON object with the counts instead of a line.
     """
-    from dinokit.cli.output import say, track
+    from dinokit.cli.output import keeping, say, tell, track
     from dinokit.inference.embed import EmbedSettings, embed_pictures
 
     settings = EmbedSettings(size, tokens, dtype, batch_size, ray)
     backbone = opening.backbone(model)
-    try:
+    with keeping(f"{out}.parts"):
         summary = embed_pictures(images, out, backbone, settings, track, say)
-    except KeyboardInterrupt:
-        say(f"what is finished is kept in {out}.parts; the same command continues")
-        raise
-    _tell(summary, out, json)
-
-
-def _tell(summary: dict[str, Any], out: Path, json: bool) -> None:
-    from dinokit.cli.output import print_json, put, say
-
-    if summary["skipped"]:
-        say(f"{summary['summary']} (listed in {out}.errors.jsonl)")
-    if json:
-        print_json(summary)
-    else:
-        put(f"{summary['rows']} rows in {out}")
+    tell(summary, f"{summary['rows']} rows in {out}", f"listed in {out}.errors.jsonl", json)

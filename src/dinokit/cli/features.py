@@ -1,7 +1,6 @@
 """`dinokit features`: pictures in, a file of patch features each."""
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Json, Out, Pixels, Whole
@@ -37,25 +36,13 @@ def features(
     json
         Print one JSON object with the counts instead of a line.
     """
-    from dinokit.cli.output import say, track
+    from dinokit.cli.output import keeping, say, tell, track
     from dinokit.inference.dense import DenseSettings, write_features
 
     settings = DenseSettings(size, format, batch_size)
     backbone = opening.backbone(model)
-    try:
+    with keeping(out):
         summary = write_features(images, out, backbone, settings, track, say)
-    except KeyboardInterrupt:
-        say(f"what is finished is kept in {out}; the same command continues")
-        raise
-    _tell(summary, out, json)
-
-
-def _tell(summary: dict[str, Any], out: Path, json: bool) -> None:
-    from dinokit.cli.output import print_json, put, say
-
-    if summary["skipped"]:
-        say(f"{summary['summary']} (unreadable pictures are listed in {out / 'errors.jsonl'})")
-    if json:
-        print_json(summary)
-    else:
-        put(f"{summary['files']} files in {out}")
+    tell(
+        summary, f"{summary['files']} files in {out}", f"unreadable pictures are listed in {out / 'errors.jsonl'}", json
+    )

@@ -3,9 +3,10 @@
 Names of strangers go through `printable` on every way to the terminal: no escape sequences, one line a line.
 """
 
-import json
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from json import dumps
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -47,9 +48,29 @@ def track(items: Iterable[T], total: int, label: str, done: int = 0) -> Iterator
             yield item
 
 
+@contextmanager
+def keeping(place: object) -> Iterator[None]:
+    """Says on Ctrl-C that `place` keeps what is finished."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"what is finished is kept in {place}; the same command continues")
+        raise
+
+
+def tell(summary: dict[str, Any], line: str, listed: str, json: bool) -> None:
+    """What became of a job: `line`, or the whole `summary` as JSON; `listed` says where the skipped pictures are."""
+    if summary["skipped"]:
+        say(f"{summary['summary']} ({listed})")
+    if json:
+        print_json(summary)
+    else:
+        put(line)
+
+
 def print_json(values: Any) -> None:
     """One JSON object, the only thing on standard output."""
-    put(json.dumps(values, ensure_ascii=False))
+    put(dumps(values, ensure_ascii=False))
 
 
 def put(line: object) -> None:
