@@ -4,10 +4,12 @@
     backbone = dinokit.load("dinokit_vitt16")
     features = backbone.encode("street.jpg", size=448)
 
-Names are imported when they are first used, so `import dinokit` costs almost nothing.
+Names are imported when they are first used, so `import dinokit` costs almost nothing. The jobs (`Segmenter`, ...) are
+what the files in `tasks/` list in their `__all__`.
 """
 
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,10 +31,19 @@ __all__ = ["Backbone", "Features", "Grid", "UserError", "load", "save"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module 'dinokit' has no attribute {name!r}")
-    return getattr(import_module(_PLACES[name]), name)
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
+    if name[:1].isupper():
+        for job in _jobs():
+            if name in job.__all__:
+                return getattr(job, name)
+    raise AttributeError(f"module 'dinokit' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *(name for job in _jobs() for name in job.__all__)])
+
+
+def _jobs() -> list[Any]:
+    tasks = import_module("dinokit.tasks")
+    return [import_module(f"{tasks.__name__}.{module.name}") for module in iter_modules(tasks.__path__)]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dinokit.cli import app
+from dinokit.cli.verb import all_verbs
 from dinokit.errors import UserError
 
 
@@ -30,12 +31,12 @@ def one_line(result: subprocess.CompletedProcess[str]) -> str:
 def test_help_lists_every_verb_with_an_example() -> None:
     result = run("--help")
     assert result.returncode == 0
-    for verb in app.VERBS:
+    for verb in all_verbs():
         assert verb.summary in " ".join(re.sub("[│╭╮╰╯─]", " ", result.stdout).split())
         assert verb.examples[0] in result.stdout
 
 
-@pytest.mark.parametrize("verb", [verb.name for verb in app.VERBS])
+@pytest.mark.parametrize("verb", [verb.name for verb in all_verbs()])
 def test_each_verb_explains_itself(verb: str) -> None:
     result = run(verb, "--help")
     assert result.returncode == 0
@@ -45,9 +46,11 @@ def test_each_verb_explains_itself(verb: str) -> None:
 
 def test_every_option_is_explained() -> None:
     application = app.build_app()
-    for verb in app.VERBS:
-        for argument in application[verb.name].assemble_argument_collection(parse_docstring=True):
-            assert argument.children or argument.parameter.help, f"{verb.name} {argument.name} has no help"
+    for verb in all_verbs():
+        parts = [application[verb.name][part] for part, _ in verb.parts] or [application[verb.name]]
+        for part in parts:
+            for argument in part.assemble_argument_collection(parse_docstring=True):
+                assert argument.children or argument.parameter.help, f"{verb.name} {argument.name} has no help"
 
 
 def test_version() -> None:

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from dinokit.cli.app import main
-from dinokit.cli.demo import demo
-from dinokit.cli.show import show
+from dinokit.cli.verbs.demo import demo
+from dinokit.cli.verbs.show import show
 
 SHOW = ("show", "--model", "random:dinokit_vitt16", "--size", "32", "--device", "cpu")
 

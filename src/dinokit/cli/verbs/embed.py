@@ -4,6 +4,16 @@ from typing import Literal
 
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Json, Out, Pixels, Whole
+from dinokit.cli.verb import LOOK, Verb
+
+VERB = Verb(
+    "embed",
+    LOOK,
+    4,
+    "Write one row of features for each picture into a Parquet table.",
+    ("dinokit embed photos/ --out photos.parquet", "dinokit embed photos/ --out photos.parquet --tokens cls+mean"),
+    "Stopped halfway it keeps what it has; the same command continues.",
+)
 
 
 def embed(

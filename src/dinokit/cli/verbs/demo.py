@@ -4,7 +4,18 @@ from pathlib import Path
 
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Out, Pixels
+from dinokit.cli.verb import LOOK, Verb
 from dinokit.report import PICTURE_SIZE
+
+VERB = Verb(
+    "demo",
+    LOOK,
+    0,
+    "Make a page that shows what the network sees in a dozen photos, or in yours.",
+    ("dinokit demo", "dinokit demo holiday-photos/ --out holiday"),
+    "One file, OUT/index.html: colours of the features, similar places under the pointer, foreground, "
+    "photos that are alike, corresponding points in two views. It needs no network.",
+)
 
 
 def demo(

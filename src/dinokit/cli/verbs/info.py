@@ -2,6 +2,15 @@
 
 from dinokit.cli.models import AUTO, Model, Opening
 from dinokit.cli.options import Json
+from dinokit.cli.verb import LOOK, Verb
+
+VERB = Verb(
+    "info",
+    LOOK,
+    2,
+    "Tell what a model is: its shape, its size, where its weights come from.",
+    ("dinokit info dinokit_vitt16", "dinokit info weights.safetensors --json"),
+)
 
 
 def info(

@@ -4,6 +4,16 @@ from typing import Any
 
 from dinokit.cli.models import AUTO, Model, Opening
 from dinokit.cli.options import Json, Pixels, Whole
+from dinokit.cli.verb import LEARN, Verb
+
+VERB = Verb(
+    "knn",
+    LEARN,
+    7,
+    "Measure a backbone by the labels of nearest neighbours.",
+    ("dinokit knn runs/mine --bank labelled/train --query labelled/val",),
+    "Each query picture is given the label that its K nearest labelled pictures vote for.",
+)
 
 
 def knn(

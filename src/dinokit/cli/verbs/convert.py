@@ -4,6 +4,19 @@ from pathlib import Path
 
 from dinokit.cli.models import AUTO, Model, Opening
 from dinokit.cli.options import Json
+from dinokit.cli.verb import LOOK, Verb
+
+VERB = Verb(
+    "convert",
+    LOOK,
+    3,
+    "Write a model in the layout that transformers, timm or Meta's code reads.",
+    (
+        "dinokit convert runs/mine mine-hf/ --layout transformers",
+        "dinokit convert facebook/dinov3-vits16-pretrain-lvd1689m vits16/ --layout timm",
+    ),
+    "What a layout cannot hold is refused by name; what it leaves out without changing the features is said.",
+)
 
 
 def convert(

@@ -4,7 +4,16 @@ from pathlib import Path
 
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Out, Pixels
+from dinokit.cli.verb import LOOK, Verb
 from dinokit.report import PICTURE_SIZE
+
+VERB = Verb(
+    "show",
+    LOOK,
+    1,
+    "Write pictures of the features: their colours and the foreground.",
+    ("dinokit show street.jpg --out maps",),
+)
 
 
 def show(

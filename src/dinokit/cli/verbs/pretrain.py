@@ -5,6 +5,19 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from dinokit.cli.options import Out, Whole
+from dinokit.cli.verb import LEARN, Verb
+
+VERB = Verb(
+    "pretrain",
+    LEARN,
+    6,
+    "Learn a backbone from unlabelled pictures.",
+    (
+        "dinokit pretrain photos/ --out runs/mine --budget 2h",
+        'dinokit pretrain a/ "b-{0000..0003}.tar" --weights 0.3 0.7 --out runs/mix --set run.batch=128',
+    ),
+    "Ctrl-C saves; the same command goes on from there. The backbone lies in RUN/model.",
+)
 
 Weights = Annotated[
     list[float] | None,

@@ -4,6 +4,16 @@ from typing import Literal
 
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Json, Out, Pixels, Whole
+from dinokit.cli.verb import LOOK, Verb
+
+VERB = Verb(
+    "features",
+    LOOK,
+    5,
+    "Write the patch features of each picture into a file of its own.",
+    ("dinokit features photos/ --out features", "dinokit features street.jpg --out f --size 896 --format npy"),
+    "Stopped halfway it keeps what it has; the same command continues.",
+)
 
 
 def features(

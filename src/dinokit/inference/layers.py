@@ -1,0 +1,106 @@
+"""What a head reads: the features of some layers of one picture, with its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from dinokit.backbones.features import Features, Grid
+from dinokit.errors import UserError
+from dinokit.images.geometry import Fit, Size, lay_out
+from dinokit.images.normalize import normalize
+from dinokit.images.read import Picture, Source, name_of, read
+from dinokit.inference.backbone import PASS_PIXELS, Backbone
+from dinokit.inference.views import View
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a job looks at pictures."""
+
+    layers: tuple[int, ...] = (-1,)
+    """Blocks whose features are read (from 0; negative from the end), through the final norm."""
+    size: Size | None = None
+    """The short side in pixels, (height, width) or "native"; None: the size that the model was trained at."""
+    fit: Fit = "resize"
+    """How a picture comes to whole patches, see `images.geometry.lay_out`."""
+
+    def of(self, backbone: Backbone) -> Look:
+        """The same with layers counted from 0 and the model's own size. `UserError` for a layer that there is not."""
+        wrong = [layer for layer in self.layers if not -backbone.depth <= layer < backbone.depth]
+        if wrong or not self.layers:
+            what = f"there is no block {wrong[0]}" if wrong else "layers is empty"
+            raise UserError(what, f"blocks are 0 to {backbone.depth - 1}, or -1 for the last")
+        layers = tuple(layer % backbone.depth for layer in self.layers)
+        return Look(layers, backbone.info.image_size if self.size is None else self.size, self.fit)
+
+
+@dataclass(frozen=True)
+class PictureFeatures:
+    """One picture as a job sees it."""
+
+    picture: Picture
+    """uint8 [H, W, 3]"""
+    layers: tuple[Features, ...]
+    """One for each layer of the look, each a batch of one picture: cls [1, D], patches [1, h, w, D]."""
+
+    @property
+    def grid(self) -> Grid:
+        """Where the cells of the last layer lie in the picture."""
+        grid = self.layers[-1].grid
+        assert grid is not None
+        return grid
+
+
+def lay_out_view(backbone: Backbone, picture: Picture, look: Look, name: str) -> View:
+    """The view of a picture that `look` asks for. Raises `ReadError` with its `name` for too many patches."""
+    size = backbone.info.image_size if look.size is None else look.size
+    layout = lay_out(picture.shape[0], picture.shape[1], size, backbone.spec.side_multiple, look.fit, name)
+    return View.of(picture, layout, backbone.info.statistics.grey)
+
+
+def read_pictures(
+    backbone: Backbone, sources: Sequence[Source], look: Look, batch_size: int = 16
+) -> Iterator[PictureFeatures]:
+    """Read pictures and their features one after another, in order; at most `batch_size` are held at a time."""
+    for first in range(0, len(sources), batch_size):
+        part = sources[first : first + batch_size]
+        pictures = [read(source, channels=backbone.spec.in_channels) for source in part]
+        views = [lay_out_view(backbone, p, look, name_of(s)) for p, s in zip(pictures, part, strict=True)]
+        for picture, layers in zip(pictures, encode_layers(backbone, views, look.layers, batch_size), strict=True):
+            yield PictureFeatures(picture, layers)
+
+
+@torch.no_grad()
+def encode_layers(
+    backbone: Backbone, views: Sequence[View], layers: Sequence[int], batch_size: int = 16
+) -> list[tuple[Features, ...]]:
+    """Features of each view at each of the layers, in the order of both.
+
+    The last layer alone may be looked at in tiles where memory does not suffice, see `Backbone.encode`.
+    """
+    if [layer % backbone.depth for layer in layers] == [backbone.depth - 1]:
+        return [(features,) for features in backbone.encode_views(views, batch_size)]
+    order = sorted(range(len(views)), key=lambda i: tuple(views[i].pixels.shape))
+    found: dict[int, tuple[Features, ...]] = {}
+    start = 0
+    while start < len(order):
+        shape = views[order[start]].pixels.shape
+        several = max(min(batch_size, PASS_PIXELS // (shape[1] * shape[2])), 1)
+        chosen = [i for i in order[start : start + several] if views[i].pixels.shape == shape]
+        pixels = torch.stack([views[i].pixels for i in chosen]).to(backbone.device)
+        batch = backbone.intermediate(normalize(pixels, backbone.info.statistics, backbone.dtype), layers)
+        for n, i in enumerate(chosen):
+            found[i] = tuple(_one(features, n, views[i]) for features in batch)
+        start += len(chosen)
+    return [found[i] for i in range(len(views))]
+
+
+def _one(batch: Features, n: int, view: View) -> Features:
+    part = slice(n, n + 1)
+    rows, cols = batch.patches.shape[1:3]
+    return Features(
+        batch.cls[part], batch.registers[part], batch.patches[part], Grid(rows, cols, (view.size,), (view.span,))
+    )
