@@ -32,6 +32,10 @@ EXTRAS = {
     "transformers",
     "timm",
     "ray",
+    "lancedb",
+    "faiss",
+    "poselib",
+    "cv2",
 }
 """Packages of optional extras: they alone may be imported when they are needed."""
 
