@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,11 @@ class SegmentationScore:
         """The three means, rounded for tables."""
         means = {"miou": self.miou, "pixel_accuracy": self.pixel_accuracy, "mean_accuracy": self.mean_accuracy}
         return {name: round(value, 2) for name, value in means.items()}
+
+    def by_class(self) -> dict[str, float | None]:
+        """The intersection over union of each class, rounded; None where there is none."""
+        values = zip(self.classes, self.iou, strict=True)
+        return {name: None if math.isnan(value) else round(value, 2) for name, value in values}
 
 
 class ConfusionMatrix:

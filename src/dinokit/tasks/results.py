@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dinokit.checkpoints.folders import make_folder
 from dinokit.checkpoints.save import write_atomically
 from dinokit.errors import UserError
-from dinokit.images.read import Picture
+from dinokit.images.read import Picture, Source
 
 
 def save_labels(path: Path, labels: NDArray[np.uint8], colours: Picture) -> None:
@@ -43,3 +46,20 @@ def save_image(path: Path, image: Image.Image, endings: tuple[str, ...]) -> None
     content = io.BytesIO()
     image.save(content, "PNG" if path.suffix.lower() == ".png" else "JPEG", quality=92)
     write_atomically(path, content.getvalue())
+
+
+def free_names(sources: Sequence[Source], out: Path) -> list[str]:
+    """A name for the results of each picture in the folder `out`, which is made: of its file, none of them twice.
+
+    -2, ... is added where another has the name. Raises `UserError` where the folder cannot be written.
+    """
+    make_folder(out)
+    names: dict[str, None] = {}
+    for number, source in enumerate(sources):
+        stem = Path(source).stem if isinstance(source, (str, os.PathLike)) else f"picture-{number}"
+        name, count = stem, 1
+        while name in names:
+            count += 1
+            name = f"{stem}-{count}"
+        names[name] = None
+    return list(names)

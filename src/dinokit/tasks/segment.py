@@ -39,6 +39,7 @@ from dinokit.tasks.task import PictureTask
 
 __all__ = ["Segmenter"]
 
+LAYERS = (-4, -3, -2, -1)
 SAMPLED = 1024
 """Labelled pixels that are drawn of each picture at each step."""
 
@@ -61,6 +62,11 @@ class Segmentation:
         names = legend([self.classes[n] for n in present], palette(len(self.classes))[present], shown.shape[1])
         return np.concatenate([shown, names])
 
+    def shares(self) -> dict[str, float]:
+        """The share of the picture that each class takes, 0 to 1, of those that occur."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes)) / self.labels.size
+        return {name: round(float(share), 4) for name, share in zip(self.classes, counts, strict=True) if share}
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the labels as an indexed PNG, or as an array where the name ends in .npy."""
         save_labels(Path(path), self.labels, palette(len(self.classes)))
@@ -73,7 +79,7 @@ class Segmenter(PictureTask[Segmentation]):
     the head reads.
     """
 
-    def __init__(self, backbone: Backbone, size: Size | None = None, layers: Sequence[int] = (-4, -3, -2, -1)) -> None:
+    def __init__(self, backbone: Backbone, size: Size | None = None, layers: Sequence[int] = LAYERS) -> None:
         super().__init__(backbone, Look(tuple(layers), size))
         self.classes: tuple[str, ...] = ()
         self.head: LinearDenseHead | None = None
