@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from dinokit.data.pairs import Pairs
 from dinokit.errors import UserError
-from dinokit.images.maps import read_map
 
 Mask = NDArray[np.uint8]
 
@@ -28,11 +27,10 @@ def read_mask(pairs: Pairs, i: int, ignore: int = IGNORE) -> Mask:
 
     Raises `UserError` naming the file for values that are no classes, or another size than the picture's.
     """
-    values = read_map(pairs.maps[i])
+    values = pairs.read_map(i, ignore)
     if values.dtype.kind == "f" or values.min() < 0 or (values[values != ignore] >= IGNORE).any():
         what = f"{pairs.maps[i]} has values from {values.min()} to {values.max()}"
         raise UserError(what, f"classes are whole numbers from 0 to {IGNORE - 1}, {IGNORE} counts for nothing")
-    pairs.check_shape(i, values.shape)
     ignored = [n for n, name in enumerate(pairs.class_names) if name.lower() in _IGNORED_NAMES]
     return np.where(np.isin(values, [ignore, *ignored]), IGNORE, values).astype(np.uint8)
 

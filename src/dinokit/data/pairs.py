@@ -1,7 +1,8 @@
 """Pictures with a map beside each: masks of classes, depths, anything with one number a pixel.
 
-SOURCE/images/NAME.jpg and SOURCE/masks/NAME.png, with the folders under any of the usual names; or a CSV file with
-the columns of both paths, relative to it. `classes.txt`, in SOURCE or beside it, names the classes: one a line, from 0.
+SOURCE/images/NAME.jpg and SOURCE/masks/NAME.png, with the folders under any of the usual names; a CSV file with the
+columns of both paths, relative to it; or a COCO file (`data.coco`). `classes.txt`, in SOURCE or beside it, names the
+classes: one a line, from 0.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ import csv
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from numpy.typing import NDArray
+
+from dinokit.data.coco import BACKGROUND, Coco, read_coco
 from dinokit.data.folder import Files
 from dinokit.data.listing import find_pictures
 from dinokit.errors import UserError
+from dinokit.images.maps import read_map
 from dinokit.images.read import size
 
 IMAGES = ("images", "image", "imgs", "rgb", "JPEGImages", "leftImg8bit")
@@ -36,26 +42,55 @@ class Pairs(Files):
         pictures, maps = ([paths[i] for i in indices] for paths in (self.paths, self.maps))
         return Pairs(pictures, maps, self.name, self.class_names)
 
-    def check_shape(self, i: int, shape: tuple[int, ...]) -> None:
-        """Raise `UserError` if the map of picture `i`, of this shape, has not the picture's."""
+    def read_map(self, i: int, ignore: int) -> NDArray[Any]:
+        """The map of picture `i`, [H, W] of the picture's size; `ignore` is the value that counts for nothing.
+
+        Raises `UserError` naming the file for one that cannot be read or has another size.
+        """
+        values = read_map(self.maps[i])
         height, width = size(self.paths[i])
-        if shape != (height, width):
-            what = f"{self.maps[i]} is {shape[1]} x {shape[0]} px, its picture {width} x {height}"
+        if values.shape != (height, width):
+            what = f"{self.maps[i]} is {values.shape[1]} x {values.shape[0]} px, its picture {width} x {height}"
             raise UserError(what, "give maps of the picture's size")
+        return values
+
+
+class CocoPairs(Pairs):
+    """The pictures of a COCO file; their maps are drawn from its instances."""
+
+    def __init__(self, coco: Coco, indices: Sequence[int] | None = None) -> None:
+        self.coco, self.indices = coco, list(range(len(coco.pictures)) if indices is None else indices)
+        paths = [coco.pictures[i].path for i in self.indices]
+        super().__init__(paths, [coco.path] * len(paths), str(coco.path), (BACKGROUND, *coco.categories))
+
+    def part(self, indices: Sequence[int]) -> CocoPairs:
+        """The pairs with these numbers."""
+        return CocoPairs(self.coco, [self.indices[i] for i in indices])
+
+    def read_map(self, i: int, ignore: int) -> NDArray[Any]:
+        """The class of every pixel of picture `i`, `ignore` in crowds."""
+        values = self.coco.classes(self.indices[i], ignore)
+        height, width = size(self.paths[i])
+        if values.shape != (height, width):
+            what = f"{self.coco.path} says that {self.paths[i].name} is {values.shape[1]} x {values.shape[0]} px"
+            raise UserError(what, f"it is {width} x {height}: give the pictures of this file")
+        return values
 
 
 def open_pairs(source: str | os.PathLike[str], kinds: Sequence[str] = MASKS) -> Pairs:
-    """Open a folder or a CSV file of pairs; `kinds`: the names that the folder of maps may have.
+    """Open a folder, a CSV or a COCO file of pairs; `kinds`: the names that the folder of maps may have.
 
     Raises `UserError` for what is missing, naming folder, file or line; pictures without a map are refused.
     """
     path = Path(source)
+    if path.suffix.lower() == ".json":
+        return CocoPairs(read_coco(path))
     if path.suffix.lower() == ".csv":
         pairs = list(_read_csv(path))
     elif path.is_dir():
         pairs = _match(_folder(path, IMAGES), _folder(path, kinds))
     else:
-        what = f"{path} is not found" if not path.exists() else f"{path} is neither a folder nor a CSV file"
+        what = f"{path} is not found" if not path.exists() else f"{path} is no folder, CSV or COCO file"
         raise UserError(what, f"give a folder with images/ and {kinds[0]}/")
     if not pairs:
         raise UserError(f"{path} has no pictures", f"put them into images/ and their maps into {kinds[0]}/")
