@@ -10,6 +10,7 @@ from PIL import Image
 
 import dinokit
 from dinokit.errors import UserError
+from dinokit.heads.augment import Augmentation
 from dinokit.heads.fit import FitSettings
 from dinokit.inference.cache import FeatureCache
 from dinokit.tasks.segment import Segmenter
@@ -43,6 +44,13 @@ def test_it_learns_what_the_masks_show(segmenter: Segmenter, data: Path) -> None
     assert score.miou > 55  # the background alone gives at most 33
     assert score.pixel_accuracy > 80
     assert np.array(always_background).max() < 3
+
+
+def test_it_learns_from_changed_pictures_too(backbone: dinokit.Backbone, data: Path, tmp_path: Path) -> None:
+    segmenter = Segmenter(backbone, size=96, layers=(-1,))
+    settings = FitSettings(steps=40, batch=4, lr=1e-2, validate_every=20)
+    fitted = segmenter.fit(data, data, settings=settings, augmentation=Augmentation(), cache=FeatureCache(tmp_path))
+    assert fitted.score > 33
 
 
 def test_the_same_seed_gives_the_same_head(backbone: dinokit.Backbone, data: Path, tmp_path: Path) -> None:

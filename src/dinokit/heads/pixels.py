@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from dinokit.backbones.features import Features
 from dinokit.errors import UserError
+from dinokit.heads.augment import Augmentation
 from dinokit.heads.dense import Maps, to_maps
+from dinokit.inference.stored_features import StoredFeatures
 
 Span = tuple[float, float]
 
@@ -43,6 +45,25 @@ class LabelledMap:
 
     values: NDArray[Any]
     known: NDArray[np.bool_]
+
+
+def look_and_draw(
+    store: StoredFeatures,
+    labels: Sequence[LabelledMap],
+    chosen: Sequence[int],
+    count: int,
+    generator: torch.Generator,
+    augmentation: Augmentation | None,
+) -> PixelBatch:
+    """Draw pixels of the chosen pictures of a set: from their stored features, or of changed ones, looked at now."""
+    if augmentation is None:
+        return draw_pixels([store[i] for i in chosen], [labels[i] for i in chosen], count, generator)
+    pictures, changed = [], []
+    for i in chosen:
+        picture, maps = augmentation.draw(store.picture(i), (labels[i].values, labels[i].known), generator)
+        pictures.append(picture)
+        changed.append(LabelledMap(*maps))
+    return draw_pixels(store.look_at(pictures), changed, count, generator)
 
 
 def draw_pixels(

@@ -10,7 +10,7 @@ from dinokit.backbones.features import Features
 from dinokit.data.pictures import Pictures
 from dinokit.data.track import Track
 from dinokit.errors import UserError
-from dinokit.images.read import read
+from dinokit.images.read import Picture, read
 from dinokit.inference.backbone import Backbone
 from dinokit.inference.cache import FeatureCache, hash_of
 from dinokit.inference.layers import Look, encode_layers, lay_out_view
@@ -65,10 +65,17 @@ class StoredFeatures(Sequence[tuple[Features, ...]]):
             self.cache.put(self._key(i), layers)
         return found
 
+    def picture(self, i: int) -> Picture:
+        """The pixels of picture `i`. Raises `ReadError`."""
+        return read(self.pictures.read_bytes(i), self.pictures.place(i), channels=self.backbone.spec.in_channels)
+
+    def look_at(self, pictures: Sequence[Picture]) -> list[tuple[Features, ...]]:
+        """The features of changed pictures, which are not kept."""
+        views = [lay_out_view(self.backbone, picture, self.look, "a changed picture") for picture in pictures]
+        return encode_layers(self.backbone, views, self.look.layers)
+
     def _view(self, i: int) -> View:
-        name = self.pictures.place(i)
-        picture = read(self.pictures.read_bytes(i), name=name, channels=self.backbone.spec.in_channels)
-        return lay_out_view(self.backbone, picture, self.look, name)
+        return lay_out_view(self.backbone, self.picture(i), self.look, self.pictures.place(i))
 
     def _key(self, i: int) -> str:
         if i not in self._keys:

@@ -21,9 +21,10 @@ from dinokit.data.masks import IGNORE, Mask, check_classes, name_classes, read_m
 from dinokit.data.pairs import open_pairs
 from dinokit.data.track import Track
 from dinokit.errors import UserError
+from dinokit.heads.augment import Augmentation
 from dinokit.heads.dense import LinearDenseHead
 from dinokit.heads.fit import Candidate, Fit, FitSettings, Fitted, Material
-from dinokit.heads.pixels import LabelledMap, PixelBatch, draw_pixels, outputs_at_pixels, outputs_for_picture
+from dinokit.heads.pixels import LabelledMap, PixelBatch, look_and_draw, outputs_at_pixels, outputs_for_picture
 from dinokit.heads.saved import backbone_of, fill_head, load_head, save_head
 from dinokit.heads.segmentation_scores import ConfusionMatrix, SegmentationScore
 from dinokit.images.draw import draw_labels, legend, palette
@@ -91,14 +92,16 @@ class Segmenter(PictureTask[Segmentation]):
         *,
         ignore: int = IGNORE,
         settings: FitSettings | None = None,
+        augmentation: Augmentation | None = None,
         cache: FeatureCache | None = None,
         track: Track = silent,
         keep: Path | None = None,
     ) -> Fitted:
         """Train the head on pictures with masks (`data.pairs`); without `validation`, a tenth of them is held out.
 
-        ignore: the mask value that counts for nothing; classes called void or unlabelled do not either. keep: a file
-        for unfinished work. Raises `UserError` naming the file for masks that do not fit.
+        ignore: the mask value that counts for nothing; classes called void or unlabelled do not either. augmentation:
+        how pictures are changed each time they are learnt from; each step then needs a pass of the backbone. keep: a
+        file for unfinished work. Raises `UserError` naming the file for masks that do not fit.
         """
         settings, cache = settings or FitSettings(), cache or FeatureCache()
         pairs = open_pairs(data)
@@ -108,18 +111,18 @@ class Segmenter(PictureTask[Segmentation]):
         check_classes(checked, masks[1], len(self.classes))
         labels = [LabelledMap(mask, mask != IGNORE) for mask in masks[0]]
         stores = [StoredFeatures(self.backbone, part, self.look, cache) for part in (train, checked)]
-        for store in stores:
+        for store in stores[1:] if augmentation else stores:
             store.prepare(track)
         candidates = {"linear": Candidate(self._build_head(settings.seed), settings.lr)}
         material = Material(
             examples=len(train),
-            batch=lambda chosen, generator: draw_pixels(
-                [stores[0][i] for i in chosen], [labels[i] for i in chosen], SAMPLED, generator
-            ),
+            batch=lambda chosen, generator: look_and_draw(stores[0], labels, chosen, SAMPLED, generator, augmentation),
             loss=_loss,
             score=lambda head: _score(head, stores[1], masks[1], self.classes),
         )
-        fitted = Fit(candidates, material, settings, keep, f"{self.backbone.fingerprint} {data}").run(track)
+        fitted = Fit(candidates, material, settings, keep, f"{self.backbone.fingerprint} {data} {augmentation}").run(
+            track
+        )
         assert isinstance(fitted.head, LinearDenseHead)
         self.head = fitted.head
         return fitted

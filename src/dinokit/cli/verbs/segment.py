@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dinokit.cli.learning import SETTINGS, Learning
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
-from dinokit.cli.options import Json, Layers, Out, Pixels, Scales, Whole
+from dinokit.cli.options import Flag, Json, Layers, Out, Pixels, Scales, Whole
 from dinokit.cli.verb import JOBS, Verb
 
 VERB = Verb(
@@ -37,6 +37,7 @@ def fit(
     size: Pixels | None = None,
     layers: Layers | None = None,
     ignore: Whole = 255,
+    augment: Flag = False,
     learning: Learning = SETTINGS,
     opening: Opening = AUTO,
     json: Json = False,
@@ -46,7 +47,7 @@ def fit(
     Parameters
     ----------
     data
-        A folder with images/ and masks/, or a CSV file with the columns of both paths.
+        A folder with images/ and masks/, a CSV file with the columns of both paths, or a COCO file.
     out
         Folder for the head.
     validation
@@ -57,6 +58,8 @@ def fit(
         Blocks whose features the head reads, negative from the end; without it, the last four.
     ignore
         The mask value that counts for nothing.
+    augment
+        Learn from crops, mirror images and other light, drawn anew each time: for few pictures, or on a GPU.
     json
         Print one JSON object: score (mean IoU on the validation pictures), step, classes.
     """
@@ -82,7 +85,7 @@ def predict(
     /,
     *,
     out: Out = Path("segments"),
-    flip: Json = False,
+    flip: Flag = False,
     scales: Scales | None = None,
     opening: Opening = AUTO,
     json: Json = False,
@@ -139,7 +142,7 @@ def evaluate(
     head
         The folder that `fit` wrote.
     data
-        A folder with images/ and masks/, or a CSV file with the columns of both paths.
+        A folder with images/ and masks/, a CSV file with the columns of both paths, or a COCO file.
     ignore
         The mask value that counts for nothing.
     json
