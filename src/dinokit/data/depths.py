@@ -1,0 +1,138 @@
+"""Depth maps beside pictures, in metres whatever the file.
+
+Whole numbers of 16 bits or more (PNG, TIFF, NPY) are millimetres, other numbers (NPY, PFM, EXR, TIFF) metres. Nothing
+was measured where there is 0, NaN or infinity.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dinokit.data.pairs import Pairs
+from dinokit.data.track import Track
+from dinokit.errors import UserError
+from dinokit.images.exr import read_exr, write_exr
+from dinokit.images.kinds import UnreadableError
+from dinokit.images.maps import read_map
+from dinokit.images.read import read_file
+
+DepthMap = NDArray[np.float32]
+"""Metres [H, W], 0 where nothing is known."""
+
+_HELD = 2 << 30
+"""Bytes of maps that are kept in memory; others are read each time."""
+_PER_METRE = 1000
+ENDINGS = (".png", ".npy", ".pfm", ".exr")
+"""Of files that depth is written to."""
+
+
+class Depths(Sequence[DepthMap]):
+    """The depth maps of pictures, see `read_depth`. All are read and checked at first; some stay in memory.
+
+    limits: least and greatest depth in metres. held: bytes that may stay. Pictures without any depth between the
+    limits are left out with a warning. Raises `UserError` naming the file, or if none is left.
+    """
+
+    def __init__(self, pairs: Pairs, limits: tuple[float, float], track: Track, held: int = _HELD) -> None:
+        self.limits, self._held = limits, dict[int, DepthMap]()
+        known: list[int] = []
+        for i in track(range(len(pairs)), len(pairs), "reading depth"):
+            depth = _read_for_picture(pairs, i, limits)
+            if not depth.any():
+                continue
+            held -= depth.nbytes
+            if held >= 0:
+                self._held[len(known)] = depth
+            known.append(i)
+        _report(pairs, known, limits)
+        self.pairs = pairs.part(known)
+        """The pictures, without those that have no known depth."""
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, i: int) -> DepthMap:  # type: ignore[override]
+        return self._held[i] if i in self._held else _read_for_picture(self.pairs, i, self.limits)
+
+
+def read_depth(path: Path, limits: tuple[float, float]) -> DepthMap:
+    """The depth in metres [H, W]; 0 where it is unknown or not between the limits.
+
+    Raises `UserError` naming the file: unreadable, of 8 bits, negative, or in what looks like the wrong unit.
+    """
+    stored = _read_exr(path) if path.suffix.lower() == ".exr" else read_map(path)
+    whole = stored.dtype.kind != "f"
+    if whole and stored.dtype.itemsize < 2:
+        what = f"{path} has 8 bits, and 256 steps are too few for depth"
+        raise UserError(what, "give 16-bit PNG in millimetres, or NPY, PFM or EXR in metres")
+    known = np.isfinite(stored) & (stored != 0)
+    values = stored[known]
+    if (values < 0).any():
+        raise UserError(f"{path} has negative depth ({values.min():g})", "0 or NaN stand for unknown depth")
+    if len(values):
+        _check_unit(path, float(np.median(values)), whole, limits[1])
+    metres = np.where(known, stored, 0) / (_PER_METRE if whole else 1)
+    inside = (metres > limits[0]) & (metres < limits[1])
+    return np.where(inside, metres, 0).astype(np.float32)
+
+
+def write_depth(metres: DepthMap, ending: str) -> bytes:
+    """The content of a file of metres [H, W] for a name with this ending. `UserError` for one that is not known.
+
+    .png: 16-bit millimetres, at most 65.535 m. .npy, .pfm, .exr: float32 metres.
+    """
+    content = io.BytesIO()
+    if ending == ".exr":
+        return write_exr(metres)
+    if ending == ".png":
+        millimetres = np.round(metres * _PER_METRE).clip(0, np.iinfo(np.uint16).max)
+        Image.fromarray(millimetres.astype(np.uint16)).save(content, "PNG")
+    elif ending == ".pfm":
+        Image.fromarray(metres).save(content, "PPM")
+    elif ending == ".npy":
+        np.save(content, metres, allow_pickle=False)
+    else:
+        raise UserError(f"depth cannot be written as {ending or 'a file without ending'}", f"take {', '.join(ENDINGS)}")
+    return content.getvalue()
+
+
+def _check_unit(path: Path, median: float, whole: bool, most: float) -> None:
+    """Raise `UserError` for numbers that make sense only in the other unit."""
+    if whole and median <= min(most, _PER_METRE / 10):
+        what = f"{path} has whole numbers around {median:g}, which look like metres"
+        raise UserError(what, "16-bit files are read as millimetres: multiply by 1000, or store floats in metres")
+    if not whole and most < median <= most * _PER_METRE:
+        what = f"{path} has numbers around {median:g}, which look like millimetres"
+        raise UserError(what, f"floats are read as metres, here up to {most:g}: divide by 1000, or give another range")
+
+
+def _read_for_picture(pairs: Pairs, i: int, limits: tuple[float, float]) -> DepthMap:
+    depth = read_depth(pairs.maps[i], limits)
+    pairs.check_shape(i, depth.shape)
+    return depth
+
+
+def _read_exr(path: Path) -> DepthMap:
+    try:
+        return read_exr(read_file(path))
+    except UnreadableError as problem:
+        raise UserError(f"{path} {problem.finding.reason}", problem.finding.hint) from None
+
+
+def _report(pairs: Pairs, known: Sequence[int], limits: tuple[float, float]) -> None:
+    empty = len(pairs) - len(known)
+    between = f"between {limits[0]:g} and {limits[1]:g} m"
+    if not known:
+        raise UserError(f"no depth map of {pairs.name} has depth {between}", "check the maps, or give another range")
+    if empty:
+        first = next(i for i in range(len(pairs)) if i not in known)
+        others = f" and {empty - 1} more" if empty > 1 else ""
+        what = f"{pairs.maps[first]}{others} left out: no depth {between}"
+        warnings.warn(what, stacklevel=3)

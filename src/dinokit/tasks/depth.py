@@ -1,0 +1,240 @@
+"""Depth: metres for every pixel, from a head on frozen patch features (DINOv3, section 6.2).
+
+A linear head learns from pixels drawn at random (`heads.pixels`), a DPT head from pieces of pictures
+(`heads.map_crops`), both from features that are computed once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Generator, Tensor, nn
+
+from dinokit.backbones.features import Features
+from dinokit.checkpoints.save import write_atomically
+from dinokit.data.depths import DepthMap, Depths, write_depth
+from dinokit.data.pairs import DEPTHS, open_pairs
+from dinokit.data.track import Track
+from dinokit.errors import UserError
+from dinokit.heads.depth_bins import BinnedDepth, DepthBins, Range
+from dinokit.heads.depth_losses import log_gradient_loss, scale_invariant_loss
+from dinokit.heads.depth_plan import (
+    DepthPlan,
+    Kind,
+    plan_of_published,
+    published_layers,
+    read_published,
+    spread_layers,
+)
+from dinokit.heads.depth_scores import DepthScore, score_depth
+from dinokit.heads.fit import Candidate, Fit, FitSettings, Fitted, Material
+from dinokit.heads.map_crops import CropBatch, draw_crops
+from dinokit.heads.pixels import LabelledMap, PixelBatch, draw_pixels, outputs_at_pixels, outputs_for_picture
+from dinokit.heads.saved import backbone_of, fill_head, load_head, save_head
+from dinokit.images.depth_picture import draw_depth
+from dinokit.images.geometry import Size
+from dinokit.images.read import Picture
+from dinokit.inference.backbone import Backbone, load
+from dinokit.inference.cache import FeatureCache
+from dinokit.inference.layers import Look, PictureFeatures, layer_widths
+from dinokit.inference.stored_features import StoredFeatures
+from dinokit.tasks.fitting import hold_out, silent
+from dinokit.tasks.task import PictureTask
+
+__all__ = ["DepthEstimator"]
+
+SAMPLED = 1024
+"""Pixels with known depth that a linear head sees of each picture at each step."""
+CROP = 12
+"""Side in cells of the piece that a DPT head sees of each picture at each step."""
+FINENESS = 16
+"""Points along a cell's side at which a DPT head is told the depth."""
+GRADIENTS = 0.5
+"""Weight of the loss of gradients beside the scale-invariant one."""
+
+
+@dataclass(frozen=True)
+class Depth:
+    """The depth of every pixel of a picture."""
+
+    depth: NDArray[np.float32]
+    """[H, W], metres along the viewing direction."""
+    picture: Picture
+
+    def draw(self) -> Picture:
+        """The picture and its depth beside each other, near is bright, with a scale in metres."""
+        return draw_depth(self.depth, self.picture)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the depth: .png (16-bit millimetres), .npy, .pfm or .exr (float32 metres), by the name's ending."""
+        place = Path(path)
+        write_atomically(place, write_depth(self.depth, place.suffix.lower()))
+
+
+class DepthEstimator(PictureTask[Depth]):
+    """Gives every pixel its depth in metres. `fit` it on pictures with depth, `load` one, or take a published head.
+
+    size: the short side at which pictures are looked at. head: "linear", or "dpt", which is finer and slower. layers:
+    blocks whose features the head reads; a DPT head reads four. range: the least and greatest depth in metres.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        size: Size | None = None,
+        layers: Sequence[int] | None = None,
+        head: Kind = "linear",
+        range: Range = (0.001, 10.0),
+    ) -> None:
+        if head not in ("linear", "dpt"):
+            raise UserError(f"head is {head!r}", "give linear or dpt")
+        super().__init__(backbone, Look(tuple(layers or spread_layers(backbone.depth)), size))
+        self.plan = DepthPlan(head, DepthBins(range=(float(range[0]), float(range[1]))))
+        self.head: BinnedDepth | None = None
+        self.plan.build(layer_widths(backbone, self.look.layers))
+
+    def fit(
+        self,
+        data: str | os.PathLike[str],
+        validation: str | os.PathLike[str] | None = None,
+        *,
+        settings: FitSettings | None = None,
+        cache: FeatureCache | None = None,
+        track: Track = silent,
+        keep: Path | None = None,
+    ) -> Fitted:
+        """Train the head on pictures with depth maps (`data.pairs`, `data.depths`).
+
+        validation: others, by whose root mean squared error the best head is chosen; without it, a tenth of `data`
+        is held out. keep: a file for unfinished work. Raises `UserError` naming the file for maps that do not fit.
+        """
+        settings, cache = settings or FitSettings(), cache or FeatureCache()
+        pairs = open_pairs(data, DEPTHS)
+        others = None if validation is None else open_pairs(validation, DEPTHS)
+        sets = hold_out(pairs, settings.seed) if others is None else (pairs, others)
+        train, checked = (Depths(part, self.plan.bins.range, track) for part in sets)
+        stores = [StoredFeatures(self.backbone, part.pairs, self.look, cache) for part in (train, checked)]
+        for store in stores:
+            store.prepare(track)
+        batch, loss = (_crops, _crop_loss) if self.plan.kind == "dpt" else (_pixels, _pixel_loss)
+        material: Material[Any] = Material(
+            examples=len(train),
+            batch=lambda chosen, generator: batch(
+                [stores[0][i] for i in chosen], [train[i] for i in chosen], generator
+            ),
+            loss=loss,
+            score=lambda head: -score_head(head, stores[1], checked).rmse,
+        )
+        torch.manual_seed(settings.seed)
+        candidates = {str(self.plan.kind): Candidate(self._build_head(), settings.lr)}
+        fitted = Fit(candidates, material, settings, keep, f"{self.backbone.fingerprint} {data} {self.plan}").run(track)
+        assert isinstance(fitted.head, BinnedDepth)
+        self.head = fitted.head
+        return fitted
+
+    def read(self, seen: PictureFeatures) -> Depth:
+        """The depth of every pixel."""
+        height, width = seen.picture.shape[:2]
+        depth = outputs_for_picture(self._trained(), seen.layers, height, width)[0]
+        return Depth(depth.clamp(*self.plan.bins.range).numpy(), seen.picture)
+
+    def evaluate(self, data: str | os.PathLike[str], *, align: bool = False, track: Track = silent) -> DepthScore:
+        """Errors on pictures with depth maps: of each picture over its known pixels, then their mean.
+
+        align: bring each picture's depth to the true one by scale and shift first, which leaves its form alone.
+        Raises as `fit`.
+        """
+        limits = self.plan.bins.range
+        depths = Depths(open_pairs(data, DEPTHS), limits, track)
+        results = self.predict_each([path.as_posix() for path in depths.pairs.paths])
+        scores = []
+        for true, result in track(zip(depths, results, strict=True), len(depths), "estimating depth"):
+            scores.append(score_depth(result.depth, true, limits, align))
+        return DepthScore.mean(scores)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the trained head; `load` reads it."""
+        settings = {"layers": self.look.layers, "size": self.look.size, "plan": self.plan.to_settings()}
+        save_head(Path(folder), "depth", self.backbone, settings, self._trained().network.state_dict())
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], backbone: Backbone | None = None) -> DepthEstimator:
+        """A head that `save` wrote. backbone: the one it was trained on; None: loaded by its name."""
+        backbone = load(backbone_of(Path(folder))) if backbone is None else backbone
+        settings, state = load_head(Path(folder), "depth", backbone)
+        size = tuple(settings["size"]) if isinstance(settings["size"], list) else settings["size"]
+        plan = DepthPlan.of_settings(settings["plan"])
+        estimator = cls(backbone, size, settings["layers"], plan.kind, plan.bins.range)
+        return estimator._take(plan, state, folder)
+
+    @classmethod
+    def from_published(
+        cls,
+        file: str | os.PathLike[str],
+        backbone: Backbone,
+        size: Size | None = 768,
+        layers: Sequence[int] | None = None,
+        range: Range | None = None,
+    ) -> DepthEstimator:
+        """A head that Meta published for `backbone`: DPT (SYNTHMIX) or linear (NYU), told apart by their weights.
+
+        layers: None for those of the publication. range: None for theirs, 0.001 to 100 m or to 10 m. Raises
+        `UserError` for a file that holds no depth head, or one for another width.
+        """
+        kind, state = read_published(Path(file))
+        estimator = cls(backbone, size, layers or published_layers(kind, backbone.depth), kind)
+        widths = layer_widths(backbone, estimator.look.layers)
+        return estimator._take(plan_of_published(kind, state, widths, range, file), state, file)
+
+    def _take(self, plan: DepthPlan, state: Mapping[str, Tensor], where: object) -> Self:
+        """Become the estimator of these weights, that `where` holds."""
+        self.plan = plan
+        self.head = self._build_head()
+        fill_head(self.head.network, state, where)
+        self.head.eval()
+        return self
+
+    def _build_head(self) -> BinnedDepth:
+        return self.plan.build(layer_widths(self.backbone, self.look.layers))
+
+    def _trained(self) -> BinnedDepth:
+        if self.head is None:
+            raise UserError("this DepthEstimator has not learnt depth", "call fit(), or DepthEstimator.load(folder)")
+        return self.head
+
+
+def _pixels(features: Sequence[tuple[Features, ...]], depths: Sequence[DepthMap], generator: Generator) -> PixelBatch:
+    return draw_pixels(features, [LabelledMap(depth, depth > 0) for depth in depths], SAMPLED, generator)
+
+
+def _pixel_loss(head: nn.Module, batch: PixelBatch) -> Tensor:
+    return scale_invariant_loss(outputs_at_pixels(head, batch)[:, 0], batch.targets)
+
+
+def _crops(features: Sequence[tuple[Features, ...]], depths: Sequence[DepthMap], generator: Generator) -> CropBatch:
+    return draw_crops(features, depths, CROP, FINENESS, generator)
+
+
+def _crop_loss(head: nn.Module, batch: CropBatch) -> Tensor:
+    size = batch.targets.shape[-2:]
+    found = F.interpolate(head(batch.maps), size=size, mode="bilinear", align_corners=False)[:, 0]
+    known = batch.targets > 0
+    form = log_gradient_loss(found, batch.targets, known)
+    return scale_invariant_loss(found[known], batch.targets[known]) + GRADIENTS * form
+
+
+def score_head(head: nn.Module, store: StoredFeatures, depths: Depths) -> DepthScore:
+    """Errors of a head on pictures whose features are there."""
+    scores = []
+    for i, true in enumerate(depths):
+        found = outputs_for_picture(head, store[i], *true.shape)[0]
+        scores.append(score_depth(found.numpy(), true, depths.limits))
+    return DepthScore.mean(scores)
