@@ -21,7 +21,7 @@ from dinokit.errors import UserError
 from dinokit.images.exr import read_exr, write_exr
 from dinokit.images.kinds import UnreadableError
 from dinokit.images.maps import read_map
-from dinokit.images.read import read_file
+from dinokit.images.read import read_file, size
 
 DepthMap = NDArray[np.float32]
 """Metres [H, W], 0 where nothing is known."""
@@ -115,7 +115,10 @@ def _check_unit(path: Path, median: float, whole: bool, most: float) -> None:
 
 def _read_for_picture(pairs: Pairs, i: int, limits: tuple[float, float]) -> DepthMap:
     depth = read_depth(pairs.maps[i], limits)
-    pairs.check_shape(i, depth.shape)
+    height, width = size(pairs.paths[i])
+    if depth.shape != (height, width):
+        what = f"{pairs.maps[i]} is {depth.shape[1]} x {depth.shape[0]} px, its picture {width} x {height}"
+        raise UserError(what, "give maps of the picture's size")
     return depth
 
 

@@ -57,6 +57,8 @@ CROP = 12
 """Side in cells of the piece that a DPT head sees of each picture at each step."""
 FINENESS = 16
 """Points along a cell's side at which a DPT head is told the depth."""
+PUBLISHED_SIZE = 768
+"""Short side at which published heads were evaluated."""
 GRADIENTS = 0.5
 """Weight of the loss of gradients beside the scale-invariant one."""
 
@@ -72,6 +74,11 @@ class Depth:
     def draw(self) -> Picture:
         """The picture and its depth beside each other, near is bright, with a scale in metres."""
         return draw_depth(self.depth, self.picture)
+
+    def metres(self) -> dict[str, float]:
+        """The least, the median and the greatest depth."""
+        values = {"least": self.depth.min(), "median": np.median(self.depth), "greatest": self.depth.max()}
+        return {name: round(float(value), 3) for name, value in values.items()}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the depth: .png (16-bit millimetres), .npy, .pfm or .exr (float32 metres), by the name's ending."""
@@ -166,11 +173,16 @@ class DepthEstimator(PictureTask[Depth]):
         save_head(Path(folder), "depth", self.backbone, settings, self._trained().network.state_dict())
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], backbone: Backbone | None = None) -> DepthEstimator:
-        """A head that `save` wrote. backbone: the one it was trained on; None: loaded by its name."""
+    def load(
+        cls, folder: str | os.PathLike[str], backbone: Backbone | None = None, size: Size | None = None
+    ) -> DepthEstimator:
+        """A head that `save` wrote. backbone: the one it was trained on; None: loaded by its name.
+
+        size: at which pictures are looked at; None: the one it was trained with.
+        """
         backbone = load(backbone_of(Path(folder))) if backbone is None else backbone
         settings, state = load_head(Path(folder), "depth", backbone)
-        size = tuple(settings["size"]) if isinstance(settings["size"], list) else settings["size"]
+        size = settings["size"] if size is None else size
         plan = DepthPlan.of_settings(settings["plan"])
         estimator = cls(backbone, size, settings["layers"], plan.kind, plan.bins.range)
         return estimator._take(plan, state, folder)
@@ -180,17 +192,18 @@ class DepthEstimator(PictureTask[Depth]):
         cls,
         file: str | os.PathLike[str],
         backbone: Backbone,
-        size: Size | None = 768,
+        size: Size | None = None,
         layers: Sequence[int] | None = None,
         range: Range | None = None,
     ) -> DepthEstimator:
         """A head that Meta published for `backbone`: DPT (SYNTHMIX) or linear (NYU), told apart by their weights.
 
-        layers: None for those of the publication. range: None for theirs, 0.001 to 100 m or to 10 m. Raises
+        size, layers, range: None for those of the publication, 768 and 0.001 to 100 m (DPT) or 10 m. Raises
         `UserError` for a file that holds no depth head, or one for another width.
         """
         kind, state = read_published(Path(file))
-        estimator = cls(backbone, size, layers or published_layers(kind, backbone.depth), kind)
+        layers = layers or published_layers(kind, backbone.depth)
+        estimator = cls(backbone, PUBLISHED_SIZE if size is None else size, layers, kind)
         widths = layer_widths(backbone, estimator.look.layers)
         return estimator._take(plan_of_published(kind, state, widths, range, file), state, file)
 

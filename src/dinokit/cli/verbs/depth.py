@@ -1,0 +1,184 @@
+"""`dinokit depth`: metres for every pixel, learnt from pictures with depth maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from dinokit.cli.learning import SETTINGS, Learning
+from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
+from dinokit.cli.options import Json, Layers, Out, Pixels
+from dinokit.cli.verb import JOBS, Verb
+
+if TYPE_CHECKING:
+    from dinokit.tasks.depth import DepthEstimator
+
+VERB = Verb(
+    "depth",
+    JOBS,
+    4,
+    "Give every pixel its depth: fit a head on pictures with depth maps, then predict or evaluate.",
+    (
+        "dinokit depth fit rooms/train --out rooms-head",
+        "dinokit depth predict rooms-head new-rooms/ --out depth",
+        "dinokit depth evaluate rooms-head rooms/test",
+    ),
+    "Pictures lie in DATA/images (or rgb), maps of the same names in DATA/depth: 16-bit PNG in millimetres, or NPY, "
+    "PFM or EXR in metres; 0 is unknown. HEAD may also be a published weights file of a depth head, with --model.",
+    (
+        ("fit", "Train a head on pictures with depth maps."),
+        ("predict", "Write the depth of pictures, and in colours beside the picture."),
+        ("evaluate", "Measure a head on pictures with depth maps: RMSE, AbsRel, delta 1."),
+    ),
+)
+
+
+def fit(
+    data: str,
+    /,
+    *,
+    out: Out,
+    validation: str | None = None,
+    head: Literal["linear", "dpt"] = "linear",
+    range: tuple[float, float] = (0.001, 10.0),
+    model: Model = BUNDLED,
+    size: Pixels | None = None,
+    layers: Layers | None = None,
+    learning: Learning = SETTINGS,
+    opening: Opening = AUTO,
+    json: Json = False,
+) -> None:
+    """Train a head on pictures with depth maps.
+
+    Parameters
+    ----------
+    data
+        A folder with images/ and depth/, or a CSV file with the columns of both paths.
+    out
+        Folder for the head.
+    validation
+        Pictures with depth maps to choose the best step by; without it, a tenth of DATA.
+    head
+        linear, or dpt: finer, and many times slower to train.
+    range
+        The least and the greatest depth in metres; what lies beyond counts as unknown.
+    size
+        Short side in pixels at which pictures are looked at; larger is finer and takes longer.
+    layers
+        Blocks whose features the head reads, negative from the end; dpt reads four. Without it, four at equal
+        distances.
+    json
+        Print one JSON object: rmse (m, on the validation pictures), step.
+    """
+    from dinokit.checkpoints.folders import make_folder
+    from dinokit.cli.output import keeping, print_json, put, track
+    from dinokit.tasks.depth import DepthEstimator
+
+    make_folder(out)
+    estimator = DepthEstimator(opening.backbone(model), size, layers, head, range)
+    with keeping(out):
+        fitted = estimator.fit(data, validation, settings=learning.settings(), track=track, keep=out / "progress.pt")
+    estimator.save(out)
+    if json:
+        print_json({"rmse": round(-fitted.score, 4), "step": fitted.step})
+    else:
+        put(f"RMSE {-fitted.score:.3f} m on the validation pictures after {fitted.step} steps; the head is in {out}")
+
+
+def predict(
+    head: Path,
+    images: list[str],
+    /,
+    *,
+    out: Out = Path("depth"),
+    format: Literal["png", "npy", "pfm", "exr"] = "png",
+    model: Model = BUNDLED,
+    size: Pixels | None = None,
+    opening: Opening = AUTO,
+    json: Json = False,
+) -> None:
+    """Write the depth of pictures, and in colours beside the picture.
+
+    Parameters
+    ----------
+    head
+        The folder that `fit` wrote, or a published weights file.
+    images
+        Pictures, folders or patterns.
+    out
+        Folder for NAME.png (or another format) with the depth, and NAME-drawn.jpg.
+    format
+        png: 16-bit millimetres, up to 65 m; npy, pfm, exr: float metres.
+    model
+        The backbone of a published head; the folder of `fit` knows its own.
+    size
+        Short side in pixels at which pictures are looked at; without it, the head's own, 768 for a published one.
+    json
+        Print one JSON object: the files, and the least, median and greatest depth of each picture in metres.
+    """
+    from dinokit.cli.output import print_json, put, track
+    from dinokit.inference.views import expand
+    from dinokit.tasks.results import free_names, save_picture
+
+    estimator = _open(head, model, size, opening)
+    sources = expand(images)
+    names = free_names(sources, out)
+    found = []
+    for name, source in track(zip(names, sources, strict=True), len(sources), "estimating depth"):
+        [result] = estimator.predict_each([source])
+        result.save(out / f"{name}.{format}")
+        save_picture(out / f"{name}-drawn.jpg", result.draw())
+        found.append({"picture": str(source), "depth": str(out / f"{name}.{format}"), "metres": result.metres()})
+        if not json:
+            put(out / f"{name}.{format}")
+    if json:
+        print_json({"pictures": found})
+
+
+def evaluate(
+    head: Path,
+    data: str,
+    /,
+    *,
+    align: Json = False,
+    model: Model = BUNDLED,
+    size: Pixels | None = None,
+    opening: Opening = AUTO,
+    json: Json = False,
+) -> None:
+    """Measure a head on pictures with depth maps: RMSE, AbsRel, delta 1.
+
+    Parameters
+    ----------
+    head
+        The folder that `fit` wrote, or a published weights file.
+    data
+        A folder with images/ and depth/, or a CSV file with the columns of both paths.
+    align
+        Bring the depth of each picture to the true one by scale and shift first: how good its form is.
+    model
+        The backbone of a published head; the folder of `fit` knows its own.
+    size
+        Short side in pixels at which pictures are looked at; without it, the head's own, 768 for a published one.
+    json
+        Print one JSON object: rmse, abs_rel, delta1, delta2, delta3, sq_rel, rmse_log, log_10, silog, mae, pictures.
+    """
+    from dinokit.cli.output import print_json, put, track
+
+    score = _open(head, model, size, opening).evaluate(data, align=align, track=track)
+    if json:
+        print_json(score.to_row())
+    else:
+        aligned = ", aligned" if align else ""
+        put(
+            f"RMSE {score.rmse:.3f} m, AbsRel {score.abs_rel:.3f}, delta 1 {100 * score.delta1:.1f} %"
+            f" (mean of {score.pictures} pictures{aligned})"
+        )
+
+
+def _open(head: Path, model: str, size: int | None, opening: Opening) -> DepthEstimator:
+    from dinokit.tasks.depth import DepthEstimator
+
+    if head.is_file():
+        return DepthEstimator.from_published(head, opening.backbone(model), size)
+    return DepthEstimator.load(head, opening.of_head(head), size)
