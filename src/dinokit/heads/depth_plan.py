@@ -96,6 +96,11 @@ def published_layers(kind: Kind, depth: int) -> tuple[int, ...]:
     return (4, 11, 17, 23) if depth == 24 else spread_layers(depth)
 
 
+def default_layers(kind: Kind, depth: int) -> tuple[int, ...]:
+    """The blocks that a head reads unless it is told others: the last four, or for DPT four at equal distances."""
+    return tuple(range(max(depth - LAYERS, 0), depth)) if kind == "linear" else spread_layers(depth)
+
+
 def spread_layers(depth: int) -> tuple[int, ...]:
     """Four blocks at equal distances, the last among them."""
     return tuple((i + 1) * depth // LAYERS - 1 for i in range(LAYERS))

@@ -29,10 +29,10 @@ from dinokit.heads.depth_losses import log_gradient_loss, scale_invariant_loss
 from dinokit.heads.depth_plan import (
     DepthPlan,
     Kind,
+    default_layers,
     plan_of_published,
     published_layers,
     read_published,
-    spread_layers,
 )
 from dinokit.heads.depth_scores import DepthScore, score_depth
 from dinokit.heads.fit import Candidate, Fit, FitSettings, Fitted, Material
@@ -103,7 +103,7 @@ class DepthEstimator(PictureTask[Depth]):
     ) -> None:
         if head not in ("linear", "dpt"):
             raise UserError(f"head is {head!r}", "give linear or dpt")
-        super().__init__(backbone, Look(tuple(layers or spread_layers(backbone.depth)), size))
+        super().__init__(backbone, Look(tuple(layers or default_layers(head, backbone.depth)), size))
         self.plan = DepthPlan(head, DepthBins(range=(float(range[0]), float(range[1]))))
         self.head: BinnedDepth | None = None
         self.plan.build(layer_widths(backbone, self.look.layers))

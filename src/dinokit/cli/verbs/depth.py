@@ -65,7 +65,7 @@ def fit(
     size
         Short side in pixels at which pictures are looked at; larger is finer and takes longer.
     layers
-        Blocks whose features the head reads, negative from the end; dpt reads four. Without it, four at equal
+        Blocks whose features the head reads, negative from the end; without it, the last four, for dpt four at equal
         distances.
     json
         Print one JSON object: rmse (m, on the validation pictures), step.
