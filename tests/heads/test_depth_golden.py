@@ -1,7 +1,6 @@
 """Depth heads, conversion, losses and figures give what the published code gives."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from dinokit.heads.dpt import DPTHead
 from dinokit.inference.layers import PictureFeatures
 from dinokit.tasks.depth import DepthEstimator
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore:.*does not say everything")]
 PARTS = ("full", "nyu_eigen")
 NAMES = {"a1": "delta1", "a2": "delta2", "a3": "delta3"}
 

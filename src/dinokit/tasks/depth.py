@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
+from dinokit.backbones.convnext import ConvNeXtSpec
 from dinokit.backbones.features import Features
 from dinokit.checkpoints.save import write_atomically
 from dinokit.data.depths import DepthMap, Depths, write_depth
@@ -103,6 +104,8 @@ class DepthEstimator(PictureTask[Depth]):
     ) -> None:
         if head not in ("linear", "dpt"):
             raise UserError(f"head is {head!r}", "give linear or dpt")
+        if head == "dpt" and isinstance(backbone.spec, ConvNeXtSpec):
+            raise UserError("a DPT head reads layers of one grid, which a ConvNeXt has not", "take the linear head")
         super().__init__(backbone, Look(tuple(layers or default_layers(head, backbone.depth)), size))
         self.plan = DepthPlan(head, DepthBins(range=(float(range[0]), float(range[1]))))
         self.head: BinnedDepth | None = None
