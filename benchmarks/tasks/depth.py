@@ -1,0 +1,64 @@
+"""Depth of a room (RGB-D frames of a kitchen, the last quarter for the test): linear heads beside the mean depth.
+
+python -m benchmarks.tasks.depth
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.tasks.models import run_alone
+from dinokit.data.depths import Depths
+from dinokit.data.pairs import DEPTHS, open_pairs
+from dinokit.heads.depth_scores import DepthScore, score_depth
+from dinokit.heads.fit import FitSettings
+from dinokit.inference.backbone import Backbone
+from dinokit.tasks.depth import DepthEstimator
+from dinokit.tasks.fitting import silent
+
+SEEDS = (0, 1, 2)
+SIZE, LAYERS, SETTINGS = 336, (-4, -3, -2, -1), {"steps": 300, "batch": 4}
+"""Chosen on frames of the training part apart in time, see docs/depth.md."""
+RANGE = (0.5, 5.0)
+
+
+def measure(models: Mapping[str, Backbone], data: Path) -> list[dict[str, Any]]:
+    """RMSE (m), AbsRel and delta 1 on the test frames, mean over three seeds; ±: the deviation of the RMSE."""
+    folder = data / "rgbd_room"
+    rows = [_row(name, [_fit(backbone, folder, seed) for seed in SEEDS]) for name, backbone in models.items()]
+    return [*rows, _row("mean depth per position", [_mean_per_position(folder)])]
+
+
+def _row(name: str, scores: Sequence[DepthScore]) -> dict[str, Any]:
+    rmse = [score.rmse for score in scores]
+    return {
+        "job": "depth",
+        "on": "rgbd_room test",
+        "what": name,
+        "rmse": round(statistics.mean(rmse), 4),
+        "±": round(statistics.stdev(rmse), 4) if len(rmse) > 1 else 0.0,
+        "abs_rel": round(statistics.mean(score.abs_rel for score in scores), 4),
+        "delta1": round(statistics.mean(score.delta1 for score in scores), 4),
+    }
+
+
+def _fit(backbone: Backbone, folder: Path, seed: int) -> DepthScore:
+    estimator = DepthEstimator(backbone, SIZE, LAYERS, range=RANGE)
+    estimator.fit(folder / "train", settings=FitSettings(seed=seed, **SETTINGS))
+    return estimator.evaluate(folder / "test")
+
+
+def _mean_per_position(folder: Path) -> DepthScore:
+    """Every frame gets, at each pixel, the mean of the known training depths there."""
+    train, test = (Depths(open_pairs(folder / part, DEPTHS), RANGE, silent) for part in ("train", "test"))
+    maps = np.stack(list(train))
+    counts = (maps > 0).sum(axis=0)
+    mean = np.where(counts > 0, maps.sum(axis=0) / np.maximum(counts, 1), maps[maps > 0].mean())
+    return DepthScore.mean([score_depth(mean, true, RANGE) for true in test])
+
+
+if __name__ == "__main__":
+    run_alone(measure)
