@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dinokit.images.draw import Pixels, beside, ramp
 
-_MARKS = 5
+_MARKS = 4
 _INK, _PAPER = (38, 38, 38), (255, 255, 255)
 
 
@@ -39,9 +40,18 @@ def _draw_scale(near: float, far: float, width: int, size: int) -> Pixels:
     bar = _colour(np.linspace(near, far, width - 2 * edge)[None].repeat(size, axis=0), near, far)
     page.paste(Image.fromarray(bar), (edge, size // 2))
     pen = ImageDraw.Draw(page)
-    for n, metres in enumerate(np.linspace(near, far, _MARKS)):
-        x = edge + n * (width - 2 * edge - 1) / (_MARKS - 1)
+    for metres in _marks(near, far):
+        x = edge + (metres - near) / max(far - near, 1e-12) * (width - 2 * edge - 1)
         pen.line([x, size * 1.5, x, size * 1.8], fill=_INK)
-        text = f"{metres:.3g} m" if n == _MARKS - 1 else f"{metres:.3g}"
-        pen.text((x, size * 1.9), text, fill=_INK, font=font, anchor="ma")
+        pen.text((x, size * 1.9), f"{metres:.6g} m", fill=_INK, font=font, anchor="ma")
     return np.array(page)
+
+
+def _marks(near: float, far: float) -> list[float]:
+    """Round numbers from `near` to `far`, about four; `near` itself where all is one depth."""
+    wanted = (far - near) / _MARKS
+    if wanted < 1e-6:
+        return [round(near, 3)]
+    power = 10 ** math.floor(math.log10(wanted))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= wanted)
+    return [n * step for n in range(math.ceil(near / step), math.floor(far / step) + 1)]
