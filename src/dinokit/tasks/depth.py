@@ -134,7 +134,7 @@ class DepthEstimator(PictureTask[Depth]):
         stores = [StoredFeatures(self.backbone, part.pairs, self.look, cache) for part in (train, checked)]
         for store in stores:
             store.prepare(track)
-        batch, loss = (_crops, _crop_loss) if self.plan.kind == "dpt" else (_pixels, _pixel_loss)
+        batch, loss = (_crops, crop_loss) if self.plan.kind == "dpt" else (_pixels, pixel_loss)
         material: Material[Any] = Material(
             examples=len(train),
             batch=lambda chosen, generator: batch(
@@ -145,7 +145,9 @@ class DepthEstimator(PictureTask[Depth]):
         )
         torch.manual_seed(settings.seed)
         candidates = {str(self.plan.kind): Candidate(self._build_head(), settings.lr)}
-        fitted = Fit(candidates, material, settings, keep, f"{self.backbone.fingerprint} {data} {self.plan}").run(track)
+        fitted = Fit(
+            candidates, material, settings, keep, f"{self.backbone.fingerprint} {data} {self.look} {self.plan}"
+        ).run(track)
         assert isinstance(fitted.head, BinnedDepth)
         self.head = fitted.head
         return fitted
@@ -231,7 +233,8 @@ def _pixels(features: Sequence[tuple[Features, ...]], depths: Sequence[DepthMap]
     return draw_pixels(features, [LabelledMap(depth, depth > 0) for depth in depths], SAMPLED, generator)
 
 
-def _pixel_loss(head: nn.Module, batch: PixelBatch) -> Tensor:
+def pixel_loss(head: nn.Module, batch: PixelBatch) -> Tensor:
+    """Of a linear head, over drawn pixels."""
     return scale_invariant_loss(outputs_at_pixels(head, batch)[:, 0], batch.targets)
 
 
@@ -239,10 +242,13 @@ def _crops(features: Sequence[tuple[Features, ...]], depths: Sequence[DepthMap],
     return draw_crops(features, depths, CROP, FINENESS, generator)
 
 
-def _crop_loss(head: nn.Module, batch: CropBatch) -> Tensor:
+def crop_loss(head: nn.Module, batch: CropBatch) -> Tensor:
+    """Of a DPT head, over pieces of pictures; 0 where these know no depth."""
     size = batch.targets.shape[-2:]
     found = F.interpolate(head(batch.maps), size=size, mode="bilinear", align_corners=False)[:, 0]
     known = batch.targets > 0
+    if int(known.sum()) < 2:  # a variance needs two
+        return found.sum() * 0
     form = log_gradient_loss(found, batch.targets, known)
     return scale_invariant_loss(found[known], batch.targets[known]) + GRADIENTS * form
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
 
 from dinokit.cli.learning import SETTINGS, Learning
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
@@ -33,6 +35,10 @@ VERB = Verb(
 )
 
 
+Metres = Annotated[tuple[float, float], Parameter(negative=())]
+"""The least and the greatest depth."""
+
+
 def fit(
     data: str,
     /,
@@ -40,7 +46,7 @@ def fit(
     out: Out,
     validation: str | None = None,
     head: Literal["linear", "dpt"] = "linear",
-    range: tuple[float, float] = (0.001, 10.0),
+    range: Metres = (0.001, 10.0),
     model: Model = BUNDLED,
     size: Pixels | None = None,
     layers: Layers | None = None,
@@ -65,8 +71,7 @@ def fit(
     size
         Short side in pixels at which pictures are looked at; larger is finer and takes longer.
     layers
-        Blocks whose features the head reads, negative from the end; without it, the last four, for dpt four at equal
-        distances.
+        Blocks whose features the head reads, negative from the end; without it the last four (dpt: four spread).
     json
         Print one JSON object: rmse (m, on the validation pictures), step.
     """
