@@ -38,3 +38,7 @@ Json = Annotated[bool, Parameter(negative=())]
 """Whether to print one JSON object."""
 Out = Annotated[Path, Parameter(converter=_place)]
 """Where to write."""
+Layers = Annotated[list[Whole], Parameter(consume_multiple=True, negative=())]
+"""Numbers of blocks."""
+Scales = Annotated[list[float], Parameter(consume_multiple=True, negative=())]
+"""Multiples of a size."""
