@@ -1,30 +1,31 @@
 """Matching two pictures: homographies on `graf`, disparities on `stereo_aloe`, beside random weights and SIFT.
 
-    python -m benchmarks.tasks.match [--size 768]
+    python -m benchmarks.tasks.match
 
-SIFT: OpenCV's, ratio test 0.8, mutual, the same robust homography. Corner error: pixels of the second picture. No
-setting was chosen on these pairs: see docs/match.md.
+Of each network twice: with places read off the pixels, and from the features alone. SIFT: OpenCV's keypoints, mutual,
+ratio test 0.8, the same robust homography. Corner errors are in pixels of the second picture. No setting was chosen on
+these pairs, see docs/match.md.
 """
 
-import argparse
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.data import data_folder
-from benchmarks.results import show, write
+from benchmarks.tasks.models import run_alone
 from dinokit.errors import UserError
-from dinokit.heads.homography import corner_error, estimate, transform
+from dinokit.heads.homography import corner_error, estimate
 from dinokit.images.read import Picture, read
-from dinokit.inference.backbone import Backbone, load
+from dinokit.inference.backbone import Backbone
 from dinokit.tasks.match import Matcher
 
-PAIRS = (("graf", 2), ("graf", 3), ("graf", 4), ("graf", 6), ("boat", 2), ("adam", 2), ("BruggeSquare", 2), ("Boston", 2))
+GRAF = tuple(("graf", number) for number in (2, 3, 4, 6))
+PAIRS = (*GRAF, ("boat", 2), ("adam", 2), ("BruggeSquare", 2), ("Boston", 2))
 LIMITS = (3, 5, 10)
 SIFT_RATIO, SIFT_TOLERANCE = 0.8, 3.0
 SHIFT = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
@@ -35,19 +36,17 @@ FindMatrix = Callable[[Picture, Picture], tuple[Floats, int]]
 FindPoints = Callable[[Picture, Picture], tuple[Floats, Floats]]
 
 
-def measure(models: Mapping[str, Backbone], data: Path, size: int | None = None) -> list[dict[str, Any]]:
-    """Rows for each model (with and without refinement on pixels) and for SIFT."""
-    rows = []
+def measure(models: Mapping[str, Backbone], data: Path) -> list[dict[str, Any]]:
+    """Rows for each model, with and without a search on pixels, and for SIFT."""
+    ways: dict[str, tuple[FindMatrix, FindPoints]] = {}
     for name, backbone in models.items():
-        for refine in (True, False):
-            sizes = {} if size is None else {"size": size}
-            matcher = Matcher(backbone, refine=refine, **sizes)
-            what = name if refine else f"{name}, features alone"
-            rows.append(homographies(what, data, lambda a, b, m=matcher: _homography(m, a, b)))
-            rows.append(disparities(what, data, lambda a, b, m=matcher: _matches(m, a, b)))
-    rows.append(homographies("SIFT + ratio test", data, sift_homography))
-    rows.append(disparities("SIFT + ratio test", data, sift_matches))
-    return sorted(rows, key=lambda row: row["on"])
+        ways[name] = _ways(Matcher(backbone))
+        ways[f"{name}, features alone"] = _ways(Matcher(backbone, refine=False))
+    ways["SIFT + ratio test"] = sift_homography, sift_matches
+    return [
+        *(homographies(what, data, find) for what, (find, _) in ways.items()),
+        *(disparities(what, data, find) for what, (_, find) in ways.items()),
+    ]
 
 
 def homographies(what: str, data: Path, find: FindMatrix) -> dict[str, Any]:
@@ -64,11 +63,10 @@ def homographies(what: str, data: Path, find: FindMatrix) -> dict[str, Any]:
         except UserError:
             errors[pair], inliers[pair] = float("inf"), 0
     row: dict[str, Any] = {"job": "match", "on": "graf", "what": what}
-    row |= {f"share under {limit} px": float(np.mean([e < limit for e in errors.values()])) for limit in LIMITS}
-    row |= {f"corner error, {pair}": round(error, 2) for pair, error in errors.items()}
-    row["median corner error"] = float(np.median(list(errors.values())))
-    row["median inliers"] = float(np.median(list(inliers.values())))
-    row["seconds a pair"] = (time.perf_counter() - started) / len(PAIRS)
+    row |= {pair: round(error, 2) for pair, error in errors.items()}
+    row |= {f"< {limit} px": float(np.mean([e < limit for e in errors.values()])) for limit in LIMITS}
+    row["inliers"] = float(np.median(list(inliers.values())))
+    row["s a pair"] = round((time.perf_counter() - started) / len(PAIRS), 2)
     return row
 
 
@@ -84,15 +82,16 @@ def disparities(what: str, data: Path, find: FindPoints) -> dict[str, Any]:
     true = starts - np.stack([disparity[rows, cols], np.zeros(len(starts))], axis=1)
     errors = np.linalg.norm(ends - true, axis=1)[known]
     row = {"job": "match", "on": "stereo_aloe", "what": what, "matches": int(known.sum())}
-    return row | {"median error in px": float(np.median(errors)), "share under 2 px": float((errors < 2).mean())}
+    return row | {"median px": round(float(np.median(errors)), 2), "< 2 px": round(float((errors < 2).mean()), 3)}
 
 
 def sift_matches(first: Picture, second: Picture) -> tuple[Floats, Floats]:
     """SIFT keypoints that are each other's nearest and clearer than the next, in pixels with centres at .5."""
-    import cv2
-
     sift = cv2.SIFT_create()
-    found = [sift.detectAndCompute(np.ascontiguousarray(p.mean(axis=2).round().astype(np.uint8)), None) for p in (first, second)]
+    found = [
+        sift.detectAndCompute(np.ascontiguousarray(p.mean(axis=2).round().astype(np.uint8)), None)
+        for p in (first, second)
+    ]
     (points, descriptors), (others, other_descriptors) = found
     matcher = cv2.BFMatcher()
     back = {m.queryIdx: m.trainIdx for m in matcher.match(other_descriptors, descriptors)}
@@ -109,31 +108,17 @@ def sift_homography(first: Picture, second: Picture) -> tuple[Floats, int]:
     return matrix, int(inliers.sum())
 
 
-def _homography(matcher: Matcher, first: Picture, second: Picture) -> tuple[Floats, int]:
-    found = matcher.homography(first, second)
-    return found.matrix, int(found.inliers.sum())
+def _ways(matcher: Matcher) -> tuple[FindMatrix, FindPoints]:
+    def find_matrix(first: Picture, second: Picture) -> tuple[Floats, int]:
+        found = matcher.homography(first, second)
+        return found.matrix, int(found.inliers.sum())
 
+    def find_points(first: Picture, second: Picture) -> tuple[Floats, Floats]:
+        found = matcher.predict(first, second)
+        return found.points1, found.points2
 
-def _matches(matcher: Matcher, first: Picture, second: Picture) -> tuple[Floats, Floats]:
-    found = matcher.predict(first, second)
-    return found.points1, found.points2
+    return find_matrix, find_points
 
-
-def main() -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int)
-    options = parser.parse_args()
-    models = {name: load(source) for name, source in MODELS.items()}
-    rows = measure(models, data_folder(), options.size)
-    for on in ("graf", "stereo_aloe"):
-        part = [row for row in rows if row["on"] == on]
-        header = [key for key in part[0] if key not in ("job", "on")]
-        show(f"match on {on}", header, [[row[key] for key in header] for row in part])
-    print(write("tasks_match", {"rows": rows}))
-
-
-MODELS = {"dinokit_vitt16": "dinokit_vitt16", "random weights": "random:dinokit_vitt16"}
 
 if __name__ == "__main__":
-    main()
+    run_alone(measure)

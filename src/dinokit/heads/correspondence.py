@@ -90,7 +90,7 @@ def sample(grid: Tensor, cells: Tensor) -> Tensor:
 
 def soft_argmax(cosines: Tensor) -> tuple[Tensor, Tensor]:
     """The best cell [n], as a number, and the place [n, 2] (row, col) near it, of maps [n, h, w]."""
-    rows, cols = cosines.shape[1:]
+    cols = cosines.shape[2]
     index = cosines.flatten(1).argmax(1)
     around = _window(cosines, index, 1)  # [n, 3, 3]
     weights = (around.flatten(1) / TEMPERATURE).softmax(1).view_as(around)

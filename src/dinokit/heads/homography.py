@@ -14,6 +14,7 @@ from dinokit.errors import UserError
 
 Floats = NDArray[np.float64]
 
+_EFFORT = {"min_iterations": 1000, "max_iterations": 10000, "success_prob": 0.9999}
 FEWEST = 4
 """Matches that fix a homography."""
 
@@ -23,6 +24,23 @@ def transform(matrix: NDArray[Any], points: NDArray[Any]) -> Floats:
     lifted = np.concatenate([np.asarray(points, dtype=np.float64), np.ones((len(points), 1))], axis=1) @ matrix.T
     depth = np.where(np.abs(lifted[:, 2:]) < 1e-12, np.nan, lifted[:, 2:])
     return np.asarray(lifted[:, :2] / depth)
+
+
+def places(matrix: NDArray[Any], size: tuple[int, int]) -> Floats:
+    """Where the pixels of a view of height and width `size` lie in the picture that `matrix` maps to: [h, w, 2]."""
+    grid = np.stack(np.meshgrid(np.arange(size[1]) + 0.5, np.arange(size[0]) + 0.5), axis=-1)
+    return transform(matrix, grid.reshape(-1, 2)).reshape(*size, 2)
+
+
+def turned(size: tuple[int, int], degrees: float) -> tuple[Floats, tuple[int, int]]:
+    """The map [3, 3] to a picture of `size` from a view that shows it turned, and height and width of the view."""
+    height, width = size
+    cosine, sine = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    wide, high = (round(abs(cosine) * a + abs(sine) * b) for a, b in ((width, height), (height, width)))
+    matrix = np.eye(3)
+    matrix[:2, :2] = [[cosine, -sine], [sine, cosine]]
+    matrix[:2, 2] = np.array([width, height]) / 2 - matrix[:2, :2] @ [wide / 2, high / 2]
+    return matrix, (high, wide)
 
 
 def corner_error(found: NDArray[Any], true: NDArray[Any], size: tuple[int, int]) -> float:
@@ -37,32 +55,32 @@ def corner_error(found: NDArray[Any], true: NDArray[Any], size: tuple[int, int])
 
 
 def estimate(starts: Floats, ends: Floats, tolerance: float) -> tuple[Floats, NDArray[np.bool_]]:
-    """The homography that most matches [N, 2] -> [N, 2] agree with to `tolerance` pixels, and which do [N].
+    """The homography that most matches [N, 2] -> [N, 2] agree with to `tolerance` pixels, and which do: bool [N].
 
-    Raises `UserError` for fewer than four matches and where no homography explains them, such as on one line.
+    LO-RANSAC of PoseLib. Raises `UserError` for fewer than four matches, and where no homography explains them: too few
+    agree, or those that do lie on one line.
     """
+    poselib = _poselib()
     if len(starts) < FEWEST:
-        raise UserError(f"{len(starts)} matches are too few for a homography", f"it takes {FEWEST} and more")
-    matrix, inliers = poselib_estimate(starts, ends, tolerance)
-    if inliers.sum() < FEWEST or _on_a_line(starts[inliers]) or _on_a_line(ends[inliers]):
-        hint = "give two views of one flat scene, or from one place"
+        raise UserError(f"{len(starts)} matches are too few for a homography", f"it takes {FEWEST} at least")
+    settings = {"max_reproj_error": tolerance, **_EFFORT}
+    matrix, report = poselib.estimate_homography(starts, ends, settings)
+    inliers = np.asarray(report["inliers"], dtype=bool)
+    if inliers.sum() < FEWEST or _on_a_line(starts[inliers]) or _on_a_line(ends[inliers]) or abs(matrix[2, 2]) < 1e-12:
+        hint = "give two views of one flat thing, or from one place"
         raise UserError(f"no homography explains the {len(starts)} matches", hint)
-    return matrix / matrix[2, 2], inliers
-
-
-def poselib_estimate(starts, ends, tolerance):
-    import poselib
-    m, info = poselib.estimate_homography(starts, ends, {"max_reproj_error": tolerance, "max_iterations": 10000, "success_prob": .9999,"min_iterations":1000})
-    return np.asarray(m), np.asarray(info["inliers"], bool)
-
-
-def usac_estimate(starts, ends, tolerance):
-    import cv2
-    cv2.setRNGSeed(0)
-    m, k = cv2.findHomography(starts, ends, cv2.USAC_MAGSAC, tolerance, maxIters=10000, confidence=.9999)
-    return (np.eye(3), np.zeros(len(starts), bool)) if m is None else (m, k.ravel().astype(bool))
+    return np.asarray(matrix / matrix[2, 2]), inliers
 
 
 def _on_a_line(points: Floats) -> bool:
     """Whether points [N, 2] lie within a pixel of one line."""
-    return bool(np.linalg.svd(points - points.mean(0), compute_uv=False)[1] < max(len(points), 1) ** 0.5)
+    spread = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)[1]
+    return bool(spread / np.sqrt(len(points)) < 1)
+
+
+def _poselib() -> Any:
+    try:
+        import poselib
+    except ImportError:
+        raise UserError("homographies need PoseLib", "pip install dinokit[geometry]") from None
+    return poselib

@@ -62,29 +62,6 @@ def shrink(picture: Pixels, factor: float) -> Pixels:
     return np.asarray(smaller.permute(1, 2, 0).round().byte().numpy())
 
 
-def local_shapes(starts: Tensor, ends: Tensor, neighbours: int = 16) -> Tensor:
-    """What a small step (x, y) becomes in the second picture at each of N matches [N, 2] -> [N, 2]: [N, 2, 2].
-
-    An affine map through each match's neighbours, those that disagree counting less and less (iteratively reweighted
-    least squares); a mere change of size where they agree on nothing.
-    """
-    count = min(neighbours, len(starts))
-    near = torch.cdist(starts, starts).topk(count, largest=False).indices  # [N, k]
-    here = starts[near] - starts[:, None]  # [N, k, 2]
-    there = ends[near]
-    lifted = torch.cat([here, torch.ones_like(here[..., :1])], dim=-1)  # [N, k, 3]
-    unit = here.norm(dim=-1).median(1).values.clamp_min(1e-6)[:, None]
-    away = (there - there.median(1).values[:, None] - here).norm(dim=-1)
-    for _ in range(10):
-        weights = (1 + (away / unit) ** 2) ** -2
-        normal = torch.einsum("nk,nki,nkj->nij", weights, lifted, lifted) + 1e-6 * torch.eye(3)
-        affine = torch.linalg.solve(normal, torch.einsum("nk,nki,nkj->nij", weights, lifted, there))  # [N, 3, 2]
-        away = (there - lifted @ affine).norm(dim=-1)
-    shapes = affine[:, :2].transpose(1, 2)
-    sound = (torch.linalg.det(shapes) > 0.05) & (torch.linalg.det(shapes) < 20) & (shapes.abs().amax((1, 2)) < 5)
-    return torch.where(sound[:, None, None], shapes, torch.eye(2, dtype=shapes.dtype))
-
-
 def _search(
     one: Tensor, other: Tensor, starts: Tensor, ends: Tensor, steps: Tensor, how: LocalSearch
 ) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,19 @@ from dinokit.checkpoints.save import write_atomically
 from dinokit.errors import UserError
 from dinokit.images.draw import beside, blend, draw_pairs, draw_points, palette, ramp
 from dinokit.images.read import Picture
+from dinokit.tasks.results import save_picture
 
 __all__ = ["Homography", "Located", "MatchScore", "Matches"]
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Columns = dict[str, NDArray[Any]]
 
 SHOWN = 60
 """Lines that can still be told apart in a picture."""
-_SUFFIXES = ".csv (a table), .npz (arrays) or .png (a picture)"
+UNSURE = 0.25
+"""Share of matches that agree, below which a homography may well be wrong."""
+ENDINGS = (".png", ".jpg", ".jpeg", ".csv", ".npz")
 
 
 @dataclass(frozen=True)
@@ -48,16 +52,23 @@ class Matches:
     def __len__(self) -> int:
         return len(self.points1)
 
+    def __str__(self) -> str:
+        return f"{len(self)} matches" if len(self) else "no matches: the pictures have nothing in common"
+
+    def summary(self) -> dict[str, Any]:
+        """For JSON: how many matches."""
+        return {"matches": len(self)}
+
     def draw(self, most: int = SHOWN) -> Picture:
         """Both pictures side by side with lines between at most `most` matches, spread over the first picture."""
         chosen = spread(self.points1, most)
         return draw_pairs(self.first, self.second, self.points1[chosen], self.points2[chosen])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write x1, y1, x2, y2, score as .csv; points1, points2, score as .npz; or the drawing as .png."""
-        columns = {"x1": self.points1[:, 0], "y1": self.points1[:, 1], "x2": self.points2[:, 0]}
+        """Write x1, y1, x2, y2, score as .csv; points1, points2, score as .npz; or the drawing as .png, .jpg."""
+        columns: Columns = {"x1": self.points1[:, 0], "y1": self.points1[:, 1], "x2": self.points2[:, 0]}
         columns |= {"y2": self.points2[:, 1], "score": self.score}
-        arrays = {"points1": self.points1, "points2": self.points2, "score": self.score}
+        arrays: Columns = {"points1": self.points1, "points2": self.points2, "score": self.score}
         _save(Path(path), self.draw, columns, arrays)
 
 
@@ -79,6 +90,17 @@ class Located:
     def __len__(self) -> int:
         return len(self.asked)
 
+    def __str__(self) -> str:
+        lines = [f"({a:g}, {b:g}) -> ({c:.1f}, {d:.1f}), score {score:.2f}" for a, b, c, d, score in self._rows()]
+        return "\n".join(lines)
+
+    def summary(self) -> dict[str, Any]:
+        """For JSON: points, a list of [x1, y1, x2, y2, score]."""
+        return {"points": [[round(float(value), 3) for value in row] for row in self._rows()]}
+
+    def _rows(self) -> NDArray[Any]:
+        return np.column_stack([self.asked, self.points, self.score])
+
     def draw(self) -> Picture:
         """Both pictures side by side with each point in one colour; for one point, the second one under its map."""
         colours = palette(len(self))
@@ -92,10 +114,15 @@ class Located:
         return beside([_filled(picture, height) for picture in pictures])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write x1, y1, x2, y2, score as .csv; asked, points, score, maps as .npz; or the drawing as .png."""
-        columns = {"x1": self.asked[:, 0], "y1": self.asked[:, 1], "x2": self.points[:, 0], "y2": self.points[:, 1]}
+        """Write x1, y1, x2, y2, score as .csv; asked, points, score, maps as .npz; or the drawing as .png, .jpg."""
+        columns: Columns = {
+            "x1": self.asked[:, 0],
+            "y1": self.asked[:, 1],
+            "x2": self.points[:, 0],
+            "y2": self.points[:, 1],
+        }
         columns |= {"score": self.score}
-        arrays = {"asked": self.asked, "points": self.points, "score": self.score, "maps": self.maps}
+        arrays: Columns = {"asked": self.asked, "points": self.points, "score": self.score, "maps": self.maps}
         _save(Path(path), self.draw, columns, arrays)
 
 
@@ -111,8 +138,16 @@ class Homography:
 
     @property
     def share(self) -> float:
-        """Of the matches that agree, 0 to 1: above a half one view of the plane is sure, below a quarter it is not."""
+        """How many of the matches agree, 0 to 1: below `UNSURE` the homography may well be wrong."""
         return float(self.inliers.mean())
+
+    def __str__(self) -> str:
+        sure = "" if self.share >= UNSURE else ": few, so it may be wrong"
+        return f"{self.inliers.sum()} of {len(self.inliers)} matches agree on a homography{sure}"
+
+    def summary(self) -> dict[str, Any]:
+        """For JSON: matrix, inliers and matches."""
+        return {"matrix": self.matrix.tolist(), "inliers": int(self.inliers.sum()), "matches": len(self.inliers)}
 
     def draw(self, most: int = SHOWN) -> Picture:
         """Both pictures side by side; matches that agree in colours, the others thin and grey."""
@@ -121,17 +156,13 @@ class Homography:
         return draw_pairs(self.matches.first, self.matches.second, starts, ends, self.inliers[chosen])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the matches with inlier as .csv; matrix, inliers, points1, points2, score as .npz; drawing as .png.
-
-        As .json: matrix, matches, inliers.
+        """Write the matches with inlier as .csv; matrix, inliers, points1, points2, score as .npz; drawing as
+        .png or .jpg.
         """
         matches = self.matches
-        if Path(path).suffix.lower() == ".json":
-            values = {"matrix": self.matrix.tolist(), "matches": len(matches), "inliers": int(self.inliers.sum())}
-            return write_atomically(Path(path), (json.dumps(values) + "\n").encode())
-        columns = {"x1": matches.points1[:, 0], "y1": matches.points1[:, 1], "x2": matches.points2[:, 0]}
+        columns: Columns = {"x1": matches.points1[:, 0], "y1": matches.points1[:, 1], "x2": matches.points2[:, 0]}
         columns |= {"y2": matches.points2[:, 1], "score": matches.score, "inlier": self.inliers.astype(int)}
-        arrays = {"matrix": self.matrix, "inliers": self.inliers, "points1": matches.points1}
+        arrays: Columns = {"matrix": self.matrix, "inliers": self.inliers, "points1": matches.points1}
         arrays |= {"points2": matches.points2, "score": matches.score}
         _save(Path(path), self.draw, columns, arrays)
 
@@ -171,14 +202,14 @@ def spread(points: Floats, most: int) -> NDArray[np.int64]:
     return np.array(taken)
 
 
-def check_suffix(path: Path, others: tuple[str, ...] = ()) -> None:
-    """Raise `UserError` for a file that results cannot be saved as."""
-    if path.suffix.lower() not in (".csv", ".npz", ".png", *others):
-        raise UserError(f"{path} is no kind of file that matches are saved as", f"give a name that ends in {_SUFFIXES}")
+def check_ending(path: Path) -> None:
+    """Raise `UserError` for a file that results are not saved as."""
+    if path.suffix.lower() not in ENDINGS:
+        raise UserError(f"{path} has no ending that can be written", f"name it {', '.join(ENDINGS)}")
 
 
-def _save(path: Path, draw: Any, columns: dict[str, NDArray[Any]], arrays: dict[str, NDArray[Any]]) -> None:
-    check_suffix(path)
+def _save(path: Path, draw: Callable[[], Picture], columns: Columns, arrays: Columns) -> None:
+    check_ending(path)
     kind = path.suffix.lower()
     if kind == ".csv":
         text = io.StringIO()
@@ -186,11 +217,10 @@ def _save(path: Path, draw: Any, columns: dict[str, NDArray[Any]], arrays: dict[
         table.writerow(columns)
         table.writerows(zip(*([f"{value:.7g}" for value in column] for column in columns.values()), strict=True))
         return write_atomically(path, text.getvalue().encode())
+    if kind != ".npz":
+        return save_picture(path, draw())
     content = io.BytesIO()
-    if kind == ".npz":
-        np.savez_compressed(content, **arrays)
-    else:
-        Image.fromarray(draw()).save(content, "png")
+    np.savez_compressed(content, allow_pickle=False, **arrays)
     write_atomically(path, content.getvalue())
 
 

@@ -3,20 +3,20 @@
 from pathlib import Path
 
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
-from dinokit.cli.options import Json, Out, Pixels
+from dinokit.cli.options import Json, Layers, Out, Pixels
 from dinokit.cli.verb import JOBS, Verb
 
 VERB = Verb(
     "match",
     JOBS,
-    50,
-    "Find which places of two pictures show the same.",
+    20,
+    "Find the places of two pictures that show the same.",
     (
         "dinokit match left.jpg right.jpg --out matches.png",
         "dinokit match front.jpg side.jpg --homography --out plane.png",
         "dinokit match left.jpg right.jpg --point 320 240 --point 90 410",
     ),
-    "With --homography, how a flat scene moved between them; with --point, where single places went.",
+    "Or how a flat thing moved between them (--homography), or where single points went (--point).",
 )
 
 
@@ -26,14 +26,55 @@ def match(
     /,
     *,
     out: Out = Path("matches.png"),
-    homography: bool = False,
+    homography: Json = False,
     point: list[tuple[float, float]] | None = None,
     model: Model = BUNDLED,
     size: Pixels | None = None,
-    layers: list[int] | None = None,
+    layers: Layers | None = None,
     ratio: float | None = None,
     refine: bool = True,
     opening: Opening = AUTO,
     json: Json = False,
 ) -> None:
-    """Find which places of two pictures show the same."""
+    """Find the places of two pictures that show the same.
+
+    Parameters
+    ----------
+    first
+        A picture.
+    second
+        Another picture.
+    out
+        What to write: both pictures with lines (.png, .jpg), a table of the points (.csv) or arrays (.npz).
+    homography
+        Find the homography of a flat scene, or of two views from one place; needs pip install dinokit[geometry].
+    point
+        X Y in pixels of the first picture: where is it in the second? May be given several times.
+    size
+        Short side in pixels at which the pictures are looked at; larger is finer and takes longer.
+    layers
+        Blocks whose features are compared, negative from the end; without it, the last.
+    ratio
+        Keep matches whose distance is at most this share of the next best one's; 1 keeps all.
+    refine
+        Search places on the pixels around what the features say.
+    json
+        Print one JSON object: matches; or matrix, inliers, matches; or points, x1 y1 x2 y2 score of each.
+    """
+    from dinokit.cli.output import print_json, put
+    from dinokit.tasks.match import LAYERS, RATIO, SIZE, Matcher
+    from dinokit.tasks.match_results import check_out
+
+    check_out(out, homography and bool(point))
+    matcher = Matcher(opening.backbone(model), size or SIZE, layers or LAYERS, ratio or RATIO, refine)
+    if point:
+        result = matcher.locate(point, first, second)
+    elif homography:
+        result = matcher.homography(first, second)
+    else:
+        result = matcher.predict(first, second)
+    result.save(out)
+    if json:
+        print_json(result.summary())
+    else:
+        put(f"{result}; {out} shows them")
