@@ -17,6 +17,8 @@ from torch.nn.functional import normalize, pad
 _STRIP = 1024
 TEMPERATURE = 0.05
 """Of the soft-argmax: differences of cosine that count."""
+EXPECTED = 1.5
+"""Cells around an expected place in which it is sought."""
 NEAR = 3
 """Cells around the best that count as the same place: the runner-up lies outside."""
 
@@ -98,6 +100,15 @@ def soft_argmax(cosines: Tensor) -> tuple[Tensor, Tensor]:
     row = index // cols + (weights.sum(2) * line).sum(1)
     col = index % cols + (weights.sum(1) * line).sum(1)
     return index, torch.stack([row, col], dim=1)
+
+
+def near_only(cosines: Tensor, cells: Tensor) -> Tensor:
+    """Maps [n, h, w] with -1 far from `cells` [n, 2] (row, col); as they are where these are NaN."""
+    rows, cols = (torch.arange(side, device=cosines.device) for side in cosines.shape[1:])
+    down = (rows - cells[:, :1]).abs() <= EXPECTED  # [n, h]
+    across = (cols - cells[:, 1:]).abs() <= EXPECTED  # [n, w]
+    near = down[:, :, None] & across[:, None]
+    return torch.where(near | ~near.any(1).any(1)[:, None, None], cosines, -1.0)
 
 
 def _best(cosines: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -26,6 +26,13 @@ def transform(matrix: NDArray[Any], points: NDArray[Any]) -> Floats:
     return np.asarray(lifted[:, :2] / depth)
 
 
+def zoom(matrix: NDArray[Any], size: tuple[int, int]) -> float:
+    """Pixels of the second picture for one in the middle of the first, of height and width `size`."""
+    middle = np.array([[size[1] / 2, size[0] / 2]])
+    steps = transform(matrix, middle + [[-1, 0], [1, 0], [0, -1], [0, 1]]) / 2
+    return float(np.sqrt(abs(np.linalg.det([steps[1] - steps[0], steps[3] - steps[2]]))))
+
+
 def places(matrix: NDArray[Any], size: tuple[int, int]) -> Floats:
     """Where the pixels of a view of height and width `size` lie in the picture that `matrix` maps to: [h, w, 2]."""
     grid = np.stack(np.meshgrid(np.arange(size[1]) + 0.5, np.arange(size[0]) + 0.5), axis=-1)

@@ -44,6 +44,19 @@ def agree_locally(starts: Tensor, ends: Tensor, limit: float) -> Tensor:
     return (away[:, 0] < limit) & ((away < limit).double().mean(1) >= _AGREEING)
 
 
+def expect(points: Tensor, starts: Tensor, ends: Tensor, limit: float) -> Tensor:
+    """Where the matches around say that N points [N, 2] go: [N, 2], NaN where they do not agree.
+
+    starts, ends: [M, 2] matches; limit: in pixels, for those that agree.
+    """
+    if len(starts) < NEIGHBOURS // 2:
+        return torch.full_like(points, torch.nan)
+    near = _nearest(points, starts)
+    affine, away = _fit(starts[near] - points[:, None], ends[near], ends[near].median(1).values)
+    agreed = (away < limit).double().mean(1) >= 2 * _AGREEING
+    return torch.where(agreed[:, None], affine[:, 2], torch.nan)
+
+
 def _nearest(points: Tensor, starts: Tensor) -> Tensor:
     """Numbers [N, k] of the matches nearest to each point."""
     several = torch.cdist(points, starts).topk(min(NEIGHBOURS, len(starts)), largest=False)

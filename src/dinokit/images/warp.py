@@ -15,8 +15,8 @@ Pixels = NDArray[np.uint8]
 def warp(picture: Pixels, places: NDArray[np.float64]) -> tuple[Pixels, NDArray[np.bool_]]:
     """Look `picture` up at `places` [h, w, 2] (x, y), which may lie outside.
 
-    Returns uint8 [h, w, C], in the mean colour where there is nothing to see, and bool [h, w]: where there is something.
-    Where places lie far apart the picture is made smaller first, by their typical distance.
+    Returns uint8 [h, w, C], in the mean colour where there is nothing to see, and bool [h, w], where there is. Where
+    places lie far apart, the picture is made smaller first, by their typical distance.
     """
     height, width, channels = picture.shape
     smaller = shrink(picture, _typical_step(places, height, width))

@@ -15,13 +15,21 @@ import torch
 from numpy.typing import NDArray
 
 from dinokit.errors import UserError
-from dinokit.heads.correspondence import sample, soft_argmax
+from dinokit.heads.correspondence import near_only, sample, soft_argmax
 from dinokit.heads.homography import corner_error, transform
 from dinokit.images.geometry import Size
 from dinokit.images.read import Picture, Source, read
 from dinokit.inference.backbone import Backbone
 from dinokit.inference.layers import Look
-from dinokit.tasks.match_looks import HomographySearch, keep_consistent, match_cells, refine_fit, refine_points, see
+from dinokit.tasks.match_looks import (
+    HomographySearch,
+    expect_points,
+    keep_consistent,
+    match_cells,
+    refine_fit,
+    refine_points,
+    see,
+)
 from dinokit.tasks.match_results import Floats, Homography, Located, Matches, MatchScore
 
 __all__ = ["Matcher"]
@@ -70,18 +78,20 @@ class Matcher:
     def locate(self, points: Floats | Sequence[Sequence[float]], first: Source, second: Source) -> Located:
         """Where `points` [N, 2], pixels (x, y) of the first picture, are in the second.
 
-        Every point gets an answer, good or not: `score` and `maps` say how sure it is. Raises `UserError` as `predict`,
-        and for a point outside the first picture.
+        Where matches around a point agree on where it goes it is sought there, else in all of the second picture. Every
+        point gets an answer, good or not: `score` and `maps` say how sure it is. Raises `UserError` as `predict`, and
+        for a point outside the first picture.
         """
         pictures = self._read(first, second)
         asked = _check_points(points, pictures[0])
         one, other = (see(self.backbone, self.look, picture) for picture in pictures)
+        around = keep_consistent(match_cells(one, other, self.ratio), other.cell)
         wanted = sample(one.features, one.grid.to_cells(torch.from_numpy(asked)).to(one.features.device))
         maps = torch.einsum("nd,hwd->nhw", wanted, other.features)
-        found = other.grid.to_pixels(soft_argmax(maps)[1].cpu()).numpy()
-        scores = maps.flatten(1).amax(1).cpu().numpy()
+        likely = near_only(maps, other.grid.to_cells(expect_points(asked, around, other.cell)).to(maps.device))
+        scores = likely.flatten(1).amax(1).cpu().numpy()
+        found = other.grid.to_pixels(soft_argmax(likely)[1].cpu()).numpy()
         if self.refine:
-            around = keep_consistent(match_cells(one, other, self.ratio), other.cell)
             found = refine_points(Matches(asked, found, scores, *pictures), one.cell, around)
         return Located(asked, found, scores, maps.cpu().numpy(), *pictures)
 

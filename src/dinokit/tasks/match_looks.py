@@ -20,8 +20,8 @@ from torch import Tensor
 from dinokit.backbones.features import Grid
 from dinokit.errors import UserError
 from dinokit.heads.correspondence import describe, find_nearest
-from dinokit.heads.homography import estimate, places, transform, turned
-from dinokit.heads.local_affine import agree_locally, local_shapes
+from dinokit.heads.homography import estimate, places, transform, turned, zoom
+from dinokit.heads.local_affine import agree_locally, expect, local_shapes
 from dinokit.images.local_search import search_locally, shrink
 from dinokit.images.read import Picture
 from dinokit.images.warp import warp
@@ -127,12 +127,15 @@ class HomographySearch:
 
     def _settle(self, fit: Fit) -> Fit:
         """Look again through the homography, twice where the first time many cells do not agree yet."""
-        size = (self.first.shape[0], self.first.shape[1])
-        fit = self._compare(self._first, fit.matrix, size, self.look)
+        fit = self._look_through(fit)
         if SURE / 2 < fit.inliers.mean() < 1.5 * SURE:
-            again = self._compare(self._first, fit.matrix, size, self.look)
+            again = self._look_through(fit)
             fit = again if again.inliers.sum() > fit.inliers.sum() else fit
         return fit
+
+    def _look_through(self, fit: Fit) -> Fit:
+        """Compare with the second picture as from where the first was taken."""
+        return self._compare(self._first, fit.matrix, (self.first.shape[0], self.first.shape[1]), self.look)
 
     def _compare(self, one: Seen, matrix: Floats, size: tuple[int, int], look: Look) -> Fit:
         """A homography from the first picture and a view of the second through `matrix`, of height and width `size`."""
@@ -161,6 +164,12 @@ def keep_consistent(matches: Matches, cell: float) -> Matches:
     return replace(matches, points1=matches.points1[kept], points2=matches.points2[kept], score=matches.score[kept])
 
 
+def expect_points(points: Floats, around: Matches, cell: float) -> Tensor:
+    """Where the matches around say that points [N, 2] go, NaN where they do not agree."""
+    starts, ends = torch.from_numpy(around.points1), torch.from_numpy(around.points2)
+    return expect(torch.from_numpy(points), starts, ends, CONSISTENT * cell)
+
+
 def refine_points(matches: Matches, cell: float, support: Matches) -> Floats:
     """Where the squares of pixels around the matches are in the second picture, near where they were: [N, 2].
 
@@ -181,7 +190,8 @@ def refine_fit(fit: Fit) -> Fit:
     """The homography from the squares of pixels around the matches that agree, searched in the warped picture."""
     first, second = fit.matches.first, fit.matches.second
     points, scores = fit.matches.points1[fit.inliers], fit.matches.score[fit.inliers]
-    for factor in _levels(first, fit.cell):
+    coarse = 1 / max(zoom(fit.matrix, (first.shape[0], first.shape[1])), 0.05)
+    for factor in _levels(first, fit.cell, coarse):
         small = shrink(first, factor)
         scale = _ratio(small, first)
         matrix = fit.matrix @ np.diag([*(1 / scale.numpy()), 1.0])
@@ -199,9 +209,12 @@ def refine_fit(fit: Fit) -> Fit:
     return fit
 
 
-def _levels(picture: Picture, cell: float) -> Iterator[float]:
-    """By how much pictures are made smaller, one time after another, so that half a cell is within reach at first."""
-    finest = max(min(picture.shape[:2]) / FINEST, 1.0)
+def _levels(picture: Picture, cell: float, coarse: float = 1.0) -> Iterator[float]:
+    """By how much pictures are made smaller, one time after another, so that half a cell is within reach at first.
+
+    coarse: by how much at least.
+    """
+    finest = max(min(picture.shape[:2]) / FINEST, coarse, 1.0)
     factor = max(REACH * cell / 10, finest)
     while factor > finest:
         yield factor

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dinokit.checkpoints.folders import make_folder
 from dinokit.checkpoints.save import write_atomically
 from dinokit.errors import UserError
 from dinokit.images.draw import beside, blend, draw_pairs, draw_points, palette, ramp
@@ -206,6 +207,12 @@ def check_ending(path: Path) -> None:
     """Raise `UserError` for a file that results are not saved as."""
     if path.suffix.lower() not in ENDINGS:
         raise UserError(f"{path} has no ending that can be written", f"name it {', '.join(ENDINGS)}")
+
+
+def check_out(path: Path) -> None:
+    """Raise `UserError` for a place that results cannot be saved at; its folder is made."""
+    check_ending(path)
+    make_folder(path.parent)
 
 
 def _save(path: Path, draw: Callable[[], Picture], columns: Columns, arrays: Columns) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Json, Layers, Out, Pixels
 from dinokit.cli.verb import JOBS, Verb
+from dinokit.errors import UserError
 
 VERB = Verb(
     "match",
@@ -65,16 +66,18 @@ def match(
     from dinokit.tasks.match import LAYERS, RATIO, SIZE, Matcher
     from dinokit.tasks.match_results import check_out
 
-    check_out(out, homography and bool(point))
-    matcher = Matcher(opening.backbone(model), size or SIZE, layers or LAYERS, ratio or RATIO, refine)
+    check_out(out)
+    if homography and point:
+        raise UserError("--homography and --point were both given", "run the command twice")
+    kept = RATIO if ratio is None else ratio
+    matcher = Matcher(opening.backbone(model), size or SIZE, layers or LAYERS, kept, refine)
     if point:
         result = matcher.locate(point, first, second)
-    elif homography:
-        result = matcher.homography(first, second)
     else:
-        result = matcher.predict(first, second)
+        result = matcher.homography(first, second) if homography else matcher.predict(first, second)
     result.save(out)
     if json:
         print_json(result.summary())
-    else:
-        put(f"{result}; {out} shows them")
+        return
+    for line in (*str(result).splitlines(), f"written to {out}"):
+        put(line)
