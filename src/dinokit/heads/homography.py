@@ -28,8 +28,8 @@ def transform(matrix: NDArray[Any], points: NDArray[Any]) -> Floats:
 
 def zoom(matrix: NDArray[Any], size: tuple[int, int]) -> float:
     """Pixels of the second picture for one in the middle of the first, of height and width `size`."""
-    middle = np.array([[size[1] / 2, size[0] / 2]])
-    steps = transform(matrix, middle + [[-1, 0], [1, 0], [0, -1], [0, 1]]) / 2
+    around = np.array([[-1, 0], [1, 0], [0, -1], [0, 1]]) / 2 + [size[1] / 2, size[0] / 2]
+    steps = transform(matrix, around)
     return float(np.sqrt(abs(np.linalg.det([steps[1] - steps[0], steps[3] - steps[2]]))))
 
 
