@@ -64,7 +64,7 @@ def test_a_homography_is_found(matcher: Matcher, matrix: np.ndarray, turned: boo
 def test_points_are_located(matcher: Matcher, tmp_path: Path) -> None:
     asked = [[120.0, 90.0], [180.5, 130.0]]
     found = matcher.locate(asked, PHOTO, view(SHIFT))
-    np.testing.assert_allclose(found.points, np.array(asked) - [30, 20], atol=1)
+    np.testing.assert_allclose(found.points, np.array(asked) - [30, 20], atol=2)
     assert found.maps.shape[0] == 2
     row, col = np.unravel_index(found.maps[0].argmax(), found.maps[0].shape)
     scale = np.array([PHOTO.shape[1] / found.maps.shape[2], PHOTO.shape[0] / found.maps.shape[1]])
@@ -79,7 +79,7 @@ def test_scores_are_those_of_the_errors(matcher: Matcher) -> None:
     assert score.corner_errors[0] < 0.5
     assert np.isnan(score.corner_errors[1])
     assert score.inliers[0] > 100
-    assert score.point_errors[1][0] < 1 < 80 < score.point_errors[1][1]
+    assert score.point_errors[1][0] < 2 < 80 < score.point_errors[1][1]
     known = MatchScore(np.array([2.0, 8.0, np.inf, np.nan]), np.zeros(4, int), (np.array([1.0]), np.array([3.0, 9.0])))
     assert known.corners_within(3) == 1 / 3
     assert known.points_within(3) == 2 / 3

@@ -1,6 +1,7 @@
 """`dinokit match`: which places of two pictures show the same."""
 
 from pathlib import Path
+from typing import Any
 
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Json, Layers, Out, Pixels
@@ -71,6 +72,7 @@ def match(
         raise UserError("--homography and --point were both given", "run the command twice")
     kept = RATIO if ratio is None else ratio
     matcher = Matcher(opening.backbone(model), size or SIZE, layers or LAYERS, kept, refine)
+    result: Any
     if point:
         result = matcher.locate(point, first, second)
     else:
