@@ -1,6 +1,6 @@
 """What can be seen in patch features: colours, foreground, similar places, corresponding points.
 
-Pure numpy, from features [h, w, D] to small maps on the same grid. The maps are those of DINO (Caron et al.
+From features [h, w, D] to small maps on the same grid. The maps are those of DINO (Caron et al.
 2021) and DINOv2 (Oquab et al. 2023, section 7.4): principal components as colours, the first as foreground.
 Nothing is sharpened by looking at the pixels: what one sees is what the features hold.
 """
@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+
+from dinokit.heads.correspondence import mutual_nearest
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -116,15 +119,13 @@ def pack_patches(patches: Sequence[Floats], directions: int = 48) -> PackedPatch
 
 def mutual_matches(first: Floats, second: Floats) -> Matches:
     """Patches of two views [h, w, D], [h', w', D] that are each other's nearest by cosine."""
-    depth = first.shape[-1]
-    cosines = unit_length(first).reshape(-1, depth) @ unit_length(second).reshape(-1, depth).T
-    forth, back = cosines.argmax(axis=1), cosines.argmax(axis=0)
-    starts = np.flatnonzero(back[forth] == np.arange(len(forth)))
-    ends = forth[starts]
-    cells = np.stack(np.divmod(starts, first.shape[1]), axis=1)
-    order = _spread_order(cells, cosines[starts, ends])
-    other = np.stack(np.divmod(ends, second.shape[1]), axis=1)
-    return Matches(cells[order], other[order], cosines[starts, ends][order].astype(np.float32))
+    units = [torch.from_numpy(unit_length(patches)) for patches in (first, second)]
+    starts, ends, cosine = (values.numpy() for values in mutual_nearest(*units))
+    cells, others = (
+        np.stack(np.divmod(numbers, patches.shape[1]), axis=1) for numbers, patches in ((starts, first), (ends, second))
+    )
+    order = _spread_order(cells, cosine)
+    return Matches(cells[order], others[order], cosine[order])
 
 
 def nearest_photos(cls: Floats, count: int = 3) -> tuple[NDArray[np.int64], Floats]:
