@@ -24,8 +24,8 @@ from dinokit.images.read import size
 
 IMAGES = ("images", "image", "imgs", "rgb", "JPEGImages", "leftImg8bit")
 MASKS = ("masks", "mask", "labels", "label", "annotations", "SegmentationClass", "gt")
-DEPTHS = ("depth", "depths", "disparity", "gt")
-_MAP_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".bmp")
+DEPTHS = ("depth", "depths", "gt")
+_MAP_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".bmp", ".pfm", ".exr")
 
 
 class Pairs(Files):
