@@ -23,6 +23,7 @@ from dinokit.heads.patches import Floats, unit_length
 MOST_PATCHES = 8192
 """The graph has a number for each pair of patches: 512 MiB at this many."""
 
+_ALIKE = 0.999  # cosine of patches between which there is nothing to tell
 _UNLINKED = 1e-5  # keeps the graph connected
 _DENSE = 100  # patches; for more, few eigenvectors are found faster by iteration
 
@@ -41,19 +42,21 @@ class Cut:
     """Prominence of each piece, 0 to 1: its share of the sum of all values above 0."""
 
 
-def normalised_cut(patches: Floats, threshold: float) -> Cut:
+def normalised_cut(patches: Floats, threshold: float | None = None) -> Cut:
     """Cut the patches [h, w, D] of a picture in two.
 
-    threshold: the cosine from which on two patches are linked. Nothing stands out where all are linked to all, as in a
-    picture without texture, or in one patch. Raises `UserError` for more than `MOST_PATCHES`.
+    threshold: the cosine above which two patches are linked; None: the median of the picture, which suits every
+    network. Nothing stands out where all patches are alike, as in a picture without texture, or where there is one.
+    Raises `UserError` for more than `MOST_PATCHES`.
     """
     rows, cols, depth = patches.shape
     if rows * cols > MOST_PATCHES:
         raise UserError(f"{rows} x {cols} patches are too many to compare all with all", "give a smaller size")
     unit = unit_length(patches)
     flat = unit.reshape(-1, depth)
-    linked = flat @ flat.T > threshold
-    if linked.all():
+    cosines = flat @ flat.T
+    linked = cosines > (np.median(cosines) if threshold is None else threshold)
+    if linked.all() or not linked.any() or cosines.min() > _ALIKE:
         return Cut(np.zeros((rows, cols), np.float32), (), ())
     vector = second_eigenvector(linked).reshape(rows, cols)
     values = vector - vector.mean()
@@ -74,10 +77,7 @@ def second_eigenvector(linked: Mask) -> NDArray[np.float64]:
     graph /= root[:, None]
     graph /= root
     count = len(graph)
-    if count <= _DENSE:
-        vectors = eigh(graph, subset_by_index=[count - 2, count - 1])[1]
-    else:
-        vectors = _few_eigenvectors(graph)
+    vectors = _few_eigenvectors(graph) if count > _DENSE else eigh(graph, subset_by_index=[count - 2, count - 1])[1]
     return np.asarray(vectors[:, 0] / root)  # ascending: the last, of eigenvalue 1, is constant
 
 

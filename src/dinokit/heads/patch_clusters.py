@@ -29,7 +29,10 @@ class PatchClusters:
 
     @staticmethod
     def fit(patches: Sequence[Floats], count: int, seed: int = 0) -> PatchClusters:
-        """Find `count` kinds in pictures [h, w, D], fewer where so many do not differ. `UserError` for too few patches."""
+        """Find `count` kinds in pictures [h, w, D], fewer where so many do not differ.
+
+        Raises `UserError` for fewer patches than that.
+        """
         flat = np.concatenate([unit_length(p).reshape(-1, p.shape[-1]) for p in patches])
         if count < 1:
             raise UserError(f"count is {count}", "give the number of segments, 1 or more")

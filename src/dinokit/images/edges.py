@@ -43,7 +43,7 @@ def refine(values: Floats, picture: Pixels, grid: Grid) -> Floats:
     return np.asarray(smooth, dtype=np.float32)
 
 
-def _between(values: Floats, places: NDArray[np.float64]) -> Floats:
+def _between(values: Floats, places: NDArray[Any]) -> Floats:
     """Rows of `values` at fractional `places`."""
     places = np.clip(places, 0, len(values) - 1)
     before = np.floor(places).astype(np.int64)

@@ -33,8 +33,6 @@ __all__ = ["Discoverer"]
 
 SIZE = 224
 """Short side in pixels at which pictures are looked at: objects of a few patches stand out best."""
-THRESHOLD = 0.35
-"""The cosine from which on two patches are linked."""
 MOST_SEGMENTS = 256
 FITTED_ON = 64
 """Pictures of a set from which segments and colours are learnt, unless a person says otherwise."""
@@ -49,8 +47,8 @@ class Discoverer(PictureTask[Discovery]):
     """Finds what stands out in a picture; and segments, colours and alike places.
 
     size: at which pictures are looked at, see `Backbone.encode`. layer: the block whose patches are read (from 0;
-    negative from the end; None: the last but one). threshold: the cosine from which on two patches are linked, -1 to 1;
-    networks differ in it. refine: edges follow those of the pixels (needs the extra "edges").
+    negative from the end; None: the last but one). threshold: the cosine above which two patches are linked, -1 to 1;
+    None: the median of each picture. refine: edges follow those of the pixels (needs the extra "edges").
     """
 
     def __init__(
@@ -58,10 +56,10 @@ class Discoverer(PictureTask[Discovery]):
         backbone: Backbone,
         size: Size | None = SIZE,
         layer: int | None = None,
-        threshold: float = THRESHOLD,
+        threshold: float | None = None,
         refine: bool = False,
     ) -> None:
-        if not -1.0 <= threshold <= 1.0:
+        if threshold is not None and not -1.0 <= threshold <= 1.0:
             raise UserError(f"threshold is {threshold}", "give a cosine between -1 and 1")
         last_but_one = max(backbone.depth - 2, 0)
         super().__init__(backbone, Look((last_but_one if layer is None else layer,), size))
@@ -81,13 +79,17 @@ class Discoverer(PictureTask[Discovery]):
         [seen] = read_pictures(self.backbone, [picture], self.look)
         return seen
 
-    def similar(self, picture: Source | PictureFeatures, point: Sequence[float]) -> SimilarityMap:
-        """How alike all places of a picture are to `point` (x, y) in its pixels. `UserError` for a point outside."""
+    def similar(self, picture: Source | PictureFeatures, point: Sequence[float] | None = None) -> SimilarityMap:
+        """How alike all places of a picture are to `point` (x, y) in its pixels; None: its middle.
+
+        Raises `UserError` for a point outside the picture.
+        """
         seen = picture if isinstance(picture, PictureFeatures) else self.look_at(picture)
         height, width = seen.picture.shape[:2]
-        x, y = _as_point(point)
+        x, y = (width / 2, height / 2) if point is None else _as_point(point)
         if not (0 <= x < width and 0 <= y < height):
-            raise UserError(f"the point {x:g}, {y:g} lies outside a picture of {width} x {height} px", "give x and y")
+            what = f"the point {x:g}, {y:g} lies outside a picture of {width} x {height} px"
+            raise UserError(what, "give x and y in pixels from its top left corner")
         unit = unit_length(_patches(seen))
         row, col = seen.grid.to_cells([x, y]).round().long().tolist()
         cosines = unit @ unit[min(max(row, 0), seen.grid.rows - 1), min(max(col, 0), seen.grid.cols - 1)]
@@ -143,8 +145,8 @@ class Discoverer(PictureTask[Discovery]):
         if fit_on < 1:
             raise UserError(f"fit_on is {fit_on}", "give a number of pictures, 1 or more")
         if isinstance(pictures, Iterator):
-            first = list(islice(pictures, fit_on))
-            chosen, rest = first, chain(first, pictures)
+            chosen = list(islice(pictures, fit_on))
+            rest: Iterator[Source] = chain(chosen, pictures)
         else:
             sources = expand(pictures)
             chosen, rest = _spread(sources, fit_on), iter(sources)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,13 @@ class Discovery:
         if _ending(path, ".png", ".json") == ".png":
             _write_png(path, Image.fromarray(self.mask.astype(np.uint8) * 255))
         else:
-            write_coco(Path(path), {"": self})
+            write_coco(Path(path), {"": self.found})
+
+    @property
+    def found(self) -> FoundBoxes:
+        """The boxes alone."""
+        height, width = self.mask.shape
+        return FoundBoxes((height, width), self.boxes.tolist(), self.box_scores.tolist())
 
 
 @dataclass(frozen=True)
@@ -128,29 +134,29 @@ class SimilarityMap:
             write_atomically(Path(path), content.getvalue())
 
 
-def write_coco(path: Path, found: dict[str, Discovery]) -> None:
-    """Write the boxes of discoveries by the file names of their pictures, as one file in the form of COCO."""
-    content: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "object"}]}
+@dataclass(frozen=True)
+class FoundBoxes:
+    """The boxes of one picture, without its pixels."""
+
+    size: tuple[int, int]
+    """Height and width of the picture."""
+    boxes: list[list[float]]
+    """(x0, y0, x1, y1) in pixels each."""
+    scores: list[float]
+
+
+def write_coco(path: Path, found: Mapping[str, FoundBoxes]) -> None:
+    """Write boxes by the file names of their pictures, as one file in the form of COCO with one category, object."""
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     for number, (name, one) in enumerate(found.items(), start=1):
-        content["images"].append(describe_image(number, name, one))
-        content["annotations"] += describe_boxes(number, one, len(content["annotations"]) + 1)
+        images.append({"id": number, "file_name": name, "height": one.size[0], "width": one.size[1]})
+        for (x0, y0, x1, y1), score in zip(one.boxes, one.scores, strict=True):
+            box = [round(side, 2) for side in (x0, y0, x1 - x0, y1 - y0)]
+            place = {"id": len(annotations) + 1, "image_id": number, "category_id": 1, "bbox": box}
+            annotations.append(place | {"area": box[2] * box[3], "iscrowd": 0, "score": round(score, 4)})
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "object"}]}
     write_atomically(path, json.dumps(content).encode())
-
-
-def describe_image(number: int, name: str, found: Discovery) -> dict[str, Any]:
-    """A picture in the form of COCO."""
-    height, width = found.mask.shape
-    return {"id": number, "file_name": name, "width": width, "height": height}
-
-
-def describe_boxes(number: int, found: Discovery, first: int) -> list[dict[str, Any]]:
-    """The boxes of picture `number` in the form of COCO, x, y, width, height; their ids count from `first`."""
-    entries = []
-    for n, ((x0, y0, x1, y1), score) in enumerate(zip(found.boxes.tolist(), found.box_scores.tolist(), strict=True)):
-        box = [round(side, 2) for side in (x0, y0, x1 - x0, y1 - y0)]
-        entry = {"id": first + n, "image_id": number, "category_id": 1, "bbox": box, "area": round(box[2] * box[3], 2)}
-        entries.append(entry | {"iscrowd": 0, "score": round(score, 4)})
-    return entries
 
 
 def _ending(path: Path_, *known: str) -> str:
@@ -158,6 +164,11 @@ def _ending(path: Path_, *known: str) -> str:
     if ending not in known:
         raise UserError(f"{os.fspath(path)} has no ending that is known here", f"name a file {' or '.join(known)}")
     return ending
+
+
+def write_picture(path: Path_, pixels: Pixels) -> None:
+    """Write uint8 [H, W, 3] as PNG."""
+    _write_png(path, Image.fromarray(pixels))
 
 
 def _write_png(path: Path_, image: Image.Image) -> None:
