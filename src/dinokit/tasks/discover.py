@@ -31,8 +31,8 @@ from dinokit.tasks.task import PictureTask, is_single
 
 __all__ = ["Discoverer"]
 
-SIZE = 224
-"""Short side in pixels at which pictures are looked at: objects of a few patches stand out best."""
+SIZE = 320
+"""Short side in pixels at which pictures are looked at unless a person says otherwise."""
 MOST_SEGMENTS = 256
 FITTED_ON = 64
 """Pictures of a set from which segments and colours are learnt, unless a person says otherwise."""
@@ -68,11 +68,11 @@ class Discoverer(PictureTask[Discovery]):
     def read(self, seen: PictureFeatures) -> Discovery:
         """What stands out in a picture."""
         cut = normalised_cut(_patches(seen), self.threshold)
-        scores = self._pixels(cut.values, seen)
-        found = np.array([_box(part, seen) for part in cut.parts], np.float32).reshape(-1, 4)
         cells = cut.values > 0
-        mask = scores > 0 if cut.parts else np.zeros(scores.shape, dtype=bool)
-        return Discovery(seen.picture, mask, scores, cells, found, np.array(cut.scores, np.float32))
+        mask = self._pixels(cells.astype(np.float32), seen) > 0.5
+        boxes = np.array([_box(part, seen) for part in cut.parts], np.float32).reshape(-1, 4)
+        scores = to_pixels(cut.values, seen.grid)
+        return Discovery(seen.picture, mask, scores, cells, boxes, np.array(cut.scores, np.float32))
 
     def look_at(self, picture: Source) -> PictureFeatures:
         """A picture with its features, for many calls of `similar`."""

@@ -33,7 +33,7 @@ class Discovery:
     mask: NDArray[np.bool_]
     """[H, W]: the foreground, at the pixels of the picture."""
     scores: NDArray[np.float32]
-    """[H, W], -1 to 1: how far a pixel is on the side of the foreground (above 0)."""
+    """[H, W], -1 to 1: how far a place is on the side of the foreground, linearly between the patches."""
     cells: NDArray[np.bool_]
     """[h, w]: the foreground on the patch grid."""
     boxes: NDArray[np.float32]
