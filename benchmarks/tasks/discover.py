@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.data import data_folder
-from benchmarks.results import show
+from benchmarks.tasks.models import run_alone
 from dinokit.images.read import size
-from dinokit.inference.backbone import Backbone, load
+from dinokit.inference.backbone import Backbone
 from dinokit.tasks.discover import Discoverer
 from dinokit.tasks.discover_score import DiscoveryScore, KnownObjects, read_objects, score_boxes
 
@@ -26,7 +25,7 @@ SHARES = tuple(np.arange(0.1, 1.01, 0.05).round(2).tolist())
 
 def measure(models: Mapping[str, Backbone], data: Path) -> list[dict[str, Any]]:
     """A row for each model and baseline: CorLoc in per cent on train, val and both, and the mean overlap."""
-    known = {part: read_objects(data / "coco_mini" / f"{part}.json", None) for part in PARTS}
+    known = {part: read_objects(data / "coco_mini" / f"{part}.json") for part in PARTS}
     best = max(SHARES, key=lambda share: _centred(known["train"], share).corloc)
     rows = [_row(f"centred box, {best:.0%} of the picture", {part: _centred(known[part], best) for part in PARTS})]
     for name, backbone in models.items():
@@ -55,6 +54,4 @@ def _row(what: str, scores: Mapping[str, DiscoveryScore]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    models = {"dinokit_vitt16": load("dinokit_vitt16"), "random weights": load("random:dinokit_vitt16")}
-    rows = measure(models, data_folder())
-    show("Objects found without labels", list(rows[0]), [list(row.values()) for row in rows])
+    run_alone(measure)

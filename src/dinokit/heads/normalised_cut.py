@@ -63,7 +63,7 @@ def normalised_cut(patches: Floats, threshold: float | None = None) -> Cut:
     if background_score(unit, values > 0) > background_score(unit, values <= 0):
         values = -values
     values /= np.abs(values).max()
-    parts, scores = _pieces(values)
+    parts, scores = connected_pieces(values)
     return Cut(values.astype(np.float32), parts, scores)
 
 
@@ -86,7 +86,7 @@ def _few_eigenvectors(graph: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(eigsh(graph, k=2, which="LA", v0=start)[1])
 
 
-def _pieces(values: NDArray[np.float64]) -> tuple[tuple[Mask, ...], tuple[float, ...]]:
+def connected_pieces(values: NDArray[np.float64]) -> tuple[tuple[Mask, ...], tuple[float, ...]]:
     """The connected pieces of what is above 0 in [h, w] (by sides, not corners), and how prominent each is."""
     labels, count = ndimage.label(values > 0)
     weights = np.asarray(ndimage.sum_labels(values, labels, np.arange(1, count + 1)))

@@ -122,15 +122,12 @@ class Discoverer(PictureTask[Discovery]):
         """The same one after another, also of a stream; what colours mean is learnt as in `segments_each`."""
         return self._each(pictures, fit_on, PatchColours.fit, self._colour)
 
-    def evaluate(
-        self, annotations: str | os.PathLike[str], pictures: str | os.PathLike[str] | None = None, batch_size: int = 16
-    ) -> DiscoveryScore:
-        """How often the first box finds an object (CorLoc), on pictures with boxes in a JSON file in the form of COCO.
+    def evaluate(self, annotations: str | os.PathLike[str], batch_size: int = 16) -> DiscoveryScore:
+        """How often the first box finds an object (CorLoc), on the pictures of a COCO file, see `data.coco`.
 
-        pictures: the folder of the pictures; None: the one beside the file that is named like it, or else its own.
-        Raises `UserError` for a file of another form and for missing pictures.
+        Raises `UserError` for a file of another form, missing pictures and a file without objects.
         """
-        known = read_objects(annotations, pictures)
+        known = read_objects(annotations)
         found = self.predict_each([entry.path for entry in known], batch_size)
         return score_boxes([one.boxes[0] if len(one.boxes) else None for one in found], known)
 

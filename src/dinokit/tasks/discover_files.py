@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from dinokit.checkpoints.folders import make_folder
 from dinokit.data.track import Track
 from dinokit.errors import UserError
 from dinokit.images.read import ReadError, read
@@ -20,15 +19,14 @@ from dinokit.tasks.discover_results import (
     Segments,
     SimilarityMap,
     write_coco,
-    write_picture,
 )
+from dinokit.tasks.results import free_names, save_picture
 
 __all__: list[str] = []
 
 What = Literal["foreground", "segments", "colours", "similar"]
 """What may be sought."""
 BOXES = "boxes.json"
-_LONGEST_NAME = 60
 _PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -68,8 +66,7 @@ def discover_files(
     if out.suffix.lower() in _PICTURE_ENDINGS:
         raise UserError(f"--out {out} is the name of a picture", "name a folder")
     sources = _readable([Path(str(source)) for source in expand(pictures)], warn)
-    names = _names(sources)
-    make_folder(out)
+    names = free_names(sources, out)
     boxes: dict[str, FoundBoxes] = {}
     results = track(_results(discoverer, sources, settings), len(sources), "discovering")
     for source, name, result in zip(sources, names, results, strict=True):
@@ -98,11 +95,11 @@ def _write(result: Discovery | Segments | ColourMap | SimilarityMap, out: Path, 
     """Write the files of one picture and return their paths."""
     if isinstance(result, Discovery):
         paths = [out / f"{name}-foreground.png", out / f"{name}-mask.png"]
-        write_picture(paths[0], result.draw())
+        save_picture(paths[0], result.draw())
         result.save(paths[1])
     elif isinstance(result, Segments):
         paths = [out / f"{name}-segments-drawn.png", out / f"{name}-segments.png"]
-        write_picture(paths[0], result.draw())
+        save_picture(paths[0], result.draw())
         result.save(paths[1])
     else:
         paths = [out / f"{name}-{'colours' if isinstance(result, ColourMap) else 'similar'}.png"]
@@ -124,16 +121,3 @@ def _readable(sources: Sequence[Path], warn: Callable[[str], None]) -> list[Path
     for failure in failures:
         warn(f"{failure.message}; skipped")
     return kept
-
-
-def _names(sources: Sequence[Path]) -> list[str]:
-    """What the files of each picture are called; -2, ... is added where a picture of another folder has the name."""
-    names: dict[str, None] = {}
-    for source in sources:
-        stem = source.stem[:_LONGEST_NAME]
-        number, name = 1, stem
-        while name in names:
-            number += 1
-            name = f"{stem}-{number}"
-        names[name] = None
-    return list(names)

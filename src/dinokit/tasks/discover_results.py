@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Mapping
@@ -14,13 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dinokit.checkpoints.save import write_atomically
-from dinokit.errors import UserError
 from dinokit.images.draw import blend, draw_boxes, draw_labels, draw_points, palette, ramp
+from dinokit.tasks.results import save_array, save_image, save_labels, save_picture
 
 __all__: list[str] = []
 
 Pixels = NDArray[np.uint8]
-Path_ = str | os.PathLike[str]
+FileName = str | os.PathLike[str]
 _DIMMED = 0.75  # share of grey laid over the background
 
 
@@ -47,12 +46,12 @@ class Discovery:
         dimmed = blend(self.picture, grey, np.where(self.mask, 0.0, _DIMMED))
         return draw_boxes(dimmed, self.boxes[:1].tolist())
 
-    def save(self, path: Path_) -> None:
+    def save(self, path: FileName) -> None:
         """Write the mask as PNG (0 and 255), or the boxes as JSON in the form of COCO, by the ending of `path`."""
-        if _ending(path, ".png", ".json") == ".png":
-            _write_png(path, Image.fromarray(self.mask.astype(np.uint8) * 255))
-        else:
+        if Path(path).suffix.lower() == ".json":
             write_coco(Path(path), {"": self.found})
+        else:
+            save_image(Path(path), Image.fromarray(self.mask.astype(np.uint8) * 255), (".png", ".json"))
 
     @property
     def found(self) -> FoundBoxes:
@@ -78,12 +77,9 @@ class Segments:
         """The segments in colours over the picture: uint8 [H, W, 3]."""
         return draw_labels(self.labels, self.count, self.picture)
 
-    def save(self, path: Path_) -> None:
-        """Write a PNG whose values are the numbers, shown in colours."""
-        _ending(path, ".png")
-        image = Image.fromarray(self.labels)
-        image.putpalette(palette(self.count).tobytes())
-        _write_png(path, image)
+    def save(self, path: FileName) -> None:
+        """Write the numbers as PNG, shown in colours, or as NPY, by the ending of `path`."""
+        save_labels(Path(path), self.labels, palette(self.count))
 
 
 @dataclass(frozen=True)
@@ -101,10 +97,9 @@ class ColourMap:
         """The colours: uint8 [H, W, 3]."""
         return self.colours
 
-    def save(self, path: Path_) -> None:
-        """Write the colours as PNG."""
-        _ending(path, ".png")
-        _write_png(path, Image.fromarray(self.colours))
+    def save(self, path: FileName) -> None:
+        """Write the colours as PNG or JPEG, by the ending of `path`."""
+        save_picture(Path(path), self.colours)
 
 
 @dataclass(frozen=True)
@@ -124,14 +119,12 @@ class SimilarityMap:
         """The cosines from dark violet to yellow over the picture, and the point: uint8 [H, W, 3]."""
         return draw_points(blend(self.picture, ramp(self.values), 0.7), np.array([self.point]))
 
-    def save(self, path: Path_) -> None:
-        """Write the drawing as PNG, or the cosines float32 [H, W] as NPY, by the ending of `path`."""
-        if _ending(path, ".png", ".npy") == ".png":
-            _write_png(path, Image.fromarray(self.draw()))
+    def save(self, path: FileName) -> None:
+        """Write the cosines as NPY float32 [H, W], or the drawing as PNG or JPEG, by the ending of `path`."""
+        if Path(path).suffix.lower() == ".npy":
+            save_array(Path(path), self.values)
         else:
-            content = io.BytesIO()
-            np.save(content, self.values, allow_pickle=False)
-            write_atomically(Path(path), content.getvalue())
+            save_picture(Path(path), self.draw())
 
 
 @dataclass(frozen=True)
@@ -157,21 +150,3 @@ def write_coco(path: Path, found: Mapping[str, FoundBoxes]) -> None:
             annotations.append(place | {"area": box[2] * box[3], "iscrowd": 0, "score": round(score, 4)})
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "object"}]}
     write_atomically(path, json.dumps(content).encode())
-
-
-def _ending(path: Path_, *known: str) -> str:
-    ending = Path(path).suffix.lower()
-    if ending not in known:
-        raise UserError(f"{os.fspath(path)} has no ending that is known here", f"name a file {' or '.join(known)}")
-    return ending
-
-
-def write_picture(path: Path_, pixels: Pixels) -> None:
-    """Write uint8 [H, W, 3] as PNG."""
-    _write_png(path, Image.fromarray(pixels))
-
-
-def _write_png(path: Path_, image: Image.Image) -> None:
-    content = io.BytesIO()
-    image.save(content, "PNG")
-    write_atomically(Path(path), content.getvalue())

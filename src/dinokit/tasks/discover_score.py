@@ -6,22 +6,20 @@ union), as in Cho et al. 2015 and the literature on object discovery since. Crow
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dinokit.data.coco import read_coco
 from dinokit.errors import UserError
 
 __all__: list[str] = []
 
 OVERLAP = 0.5
-_FORM = "name a JSON file in the form of COCO: images with file_name, annotations with image_id and bbox"
 
 
 @dataclass(frozen=True)
@@ -47,29 +45,16 @@ class DiscoveryScore:
     """The N pictures, those with an object."""
 
 
-def read_objects(annotations: str | os.PathLike[str], pictures: str | os.PathLike[str] | None) -> list[KnownObjects]:
-    """The pictures of a COCO file that have an object; see `Discoverer.evaluate`."""
-    file = Path(annotations)
-    boxes: dict[Any, list[list[float]]] = {}
-    try:
-        content = json.loads(file.read_bytes())
-        for entry in content["annotations"]:
-            x, y, width, height = (float(side) for side in entry["bbox"])
-            if not entry.get("iscrowd") and width > 0 and height > 0:
-                boxes.setdefault(entry["image_id"], []).append([x, y, x + width, y + height])
-        names = {image["id"]: os.fspath(image["file_name"]) for image in content["images"]}
-    except OSError as problem:
-        raise UserError(f"cannot read {file} ({problem.strerror})", _FORM) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{file} holds no annotated boxes", _FORM) from None
-    beside = file.with_suffix("")
-    folder = Path(pictures) if pictures is not None else beside if beside.is_dir() else file.parent
-    known = [KnownObjects(folder / name, np.array(boxes[key])) for key, name in names.items() if key in boxes]
+def read_objects(annotations: str | os.PathLike[str]) -> list[KnownObjects]:
+    """The pictures of a COCO file that have an object. Raises `UserError` as `read_coco`, and where there is none."""
+    known = []
+    for picture in read_coco(Path(annotations)).pictures:
+        boxes = np.array([one.box for one in picture.instances if not one.crowd]).reshape(-1, 4)
+        boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
+        if len(boxes):
+            known.append(KnownObjects(picture.path, boxes))
     if not known:
-        raise UserError(f"{file} has no picture with an object", _FORM)
-    missing = [entry.path for entry in known if not entry.path.is_file()]
-    if missing:
-        raise UserError(f"{missing[0]} is missing", f"name the folder of the pictures of {file.name}")
+        raise UserError(f"{os.fspath(annotations)} has no picture with an object", "name pictures with boxes")
     return known
 
 

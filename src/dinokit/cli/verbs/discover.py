@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
-from dinokit.cli.options import Json, Out, Pixels, Whole
+from dinokit.cli.options import Flag, Json, Out, Pixels, Whole
 from dinokit.cli.verb import JOBS, Verb
 
 VERB = Verb(
@@ -29,7 +29,7 @@ def discover(
     what: Literal["foreground", "segments", "colours", "similar"] = "foreground",
     count: Whole = 6,
     point: tuple[float, float] | None = None,
-    refine: bool = False,
+    refine: Flag = False,
     threshold: float | None = None,
     model: Model = BUNDLED,
     size: Pixels | None = None,
