@@ -1,6 +1,7 @@
 """What a person sees of discovery: the thing is found where it lies, and odd pictures are told, not crashed on."""
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,12 @@ def test_edges_follow_the_plane(backbone: Backbone, plane: Discovery) -> None:
     assert isinstance(refined, Discovery)
     np.testing.assert_array_equal(refined.boxes, plane.boxes)
     assert refined.picture[refined.mask].mean() < plane.picture[plane.mask].mean()
+
+
+def test_refining_without_opencv_says_what_to_install(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(UserError, match=r"pip install dinokit\[edges\]"):
+        Discoverer(backbone, refine=True)
 
 
 def test_results_are_files_that_others_read(plane: Discovery, tmp_path: Path) -> None:

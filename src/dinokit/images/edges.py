@@ -37,7 +37,7 @@ def refine(values: Floats, picture: Pixels, grid: Grid) -> Floats:
 
     Raises `UserError` without the extra "edges".
     """
-    filters = _opencv().ximgproc
+    filters = opencv().ximgproc
     cell = (grid.spans[0][0] / grid.rows) * (grid.spans[0][1] / grid.cols)  # pixels
     smooth = filters.fastGlobalSmootherFilter(np.ascontiguousarray(picture), values, _STRENGTH * cell, _CONTRAST)
     return np.asarray(smooth, dtype=np.float32)
@@ -52,7 +52,8 @@ def _between(values: Floats, places: NDArray[Any]) -> Floats:
     return np.asarray(values[before] * (1 - share) + values[after] * share, dtype=np.float32)
 
 
-def _opencv() -> Any:
+def opencv() -> Any:
+    """OpenCV with its contributed parts; `UserError` without the extra "edges"."""
     try:
         import cv2
         import cv2.ximgproc

@@ -19,7 +19,7 @@ from dinokit.heads.colours import PatchColours
 from dinokit.heads.normalised_cut import normalised_cut
 from dinokit.heads.patch_clusters import PatchClusters
 from dinokit.heads.patches import Floats, unit_length
-from dinokit.images.edges import refine, to_pixels
+from dinokit.images.edges import opencv, refine, to_pixels
 from dinokit.images.geometry import Size
 from dinokit.images.read import Source
 from dinokit.inference.backbone import Backbone
@@ -61,6 +61,8 @@ class Discoverer(PictureTask[Discovery]):
     ) -> None:
         if threshold is not None and not -1.0 <= threshold <= 1.0:
             raise UserError(f"threshold is {threshold}", "give a cosine between -1 and 1")
+        if refine:
+            opencv()  # missing, it is said before the work
         last_but_one = max(backbone.depth - 2, 0)
         super().__init__(backbone, Look((last_but_one if layer is None else layer,), size))
         self.threshold, self.refine = threshold, refine

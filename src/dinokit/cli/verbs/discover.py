@@ -1,7 +1,9 @@
 """`dinokit discover`: what stands out in pictures, without labels."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Flag, Json, Out, Pixels, Whole
@@ -28,7 +30,7 @@ def discover(
     out: Out = Path("found"),
     what: Literal["foreground", "segments", "colours", "similar"] = "foreground",
     count: Whole = 6,
-    point: tuple[float, float] | None = None,
+    point: Annotated[tuple[float, float] | None, Parameter(negative=())] = None,
     refine: Flag = False,
     threshold: float | None = None,
     model: Model = BUNDLED,
