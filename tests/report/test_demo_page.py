@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dinokit.errors import UserError
-from dinokit.report import feature_maps
+from dinokit.heads.patches import without_mean
 from dinokit.report.bundled_photos import FOLDER, TWO_VIEWS, bundled_photos
 from dinokit.report.demo_page import DemoPhoto, write_demo_page
 
@@ -52,7 +52,7 @@ def test_stored_features_give_back_the_centred_cosines(tmp_path: Path) -> None:
     entry = data["photos"][0]
     codes = np.frombuffer(base64.b64decode(entry["codes"]), np.int8).reshape(entry["rows"] * entry["cols"], -1)
     restored = codes * np.array(data["scales"])
-    exact = feature_maps.centred([photo.patches for photo in photos])[0].reshape(48, -1)
+    exact = without_mean([photo.patches for photo in photos])[0].reshape(48, -1)
     np.testing.assert_allclose(restored @ restored.T, exact @ exact.T, atol=0.02)
     for name, depth in (("own", 3), ("shared", 3), ("foreground", 1)):
         assert len(base64.b64decode(entry[name])) == 48 * depth

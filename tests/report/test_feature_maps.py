@@ -5,14 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dinokit.heads.patches import Floats, unit_length
 from dinokit.report import feature_maps
 
 
-def random_patches(h: int, w: int, depth: int = 24, seed: int = 0) -> feature_maps.Floats:
+def random_patches(h: int, w: int, depth: int = 24, seed: int = 0) -> Floats:
     return np.random.default_rng(seed).normal(size=(h, w, depth)).astype(np.float32)
 
 
-def disc_on_ground(h: int = 20, w: int = 24, depth: int = 32) -> tuple[feature_maps.Floats, np.ndarray]:
+def disc_on_ground(h: int = 20, w: int = 24, depth: int = 32) -> tuple[Floats, np.ndarray]:
     """One thing in the middle of a uniform ground, both with a little noise."""
     ys, xs = np.mgrid[:h, :w]
     inside = (ys - h / 2) ** 2 + (xs - w / 2) ** 2 < (h / 4) ** 2
@@ -22,10 +23,8 @@ def disc_on_ground(h: int = 20, w: int = 24, depth: int = 32) -> tuple[feature_m
 
 
 @given(h=st.integers(1, 6), w=st.integers(1, 6), depth=st.integers(1, 8))
-def test_every_grid_has_maps(h: int, w: int, depth: int) -> None:
+def test_every_grid_has_a_foreground(h: int, w: int, depth: int) -> None:
     patches = random_patches(h, w, depth)
-    assert feature_maps.pca_colours(patches).shape == (h, w, 3)
-    assert feature_maps.pca_colours(patches).dtype == np.uint8
     front = feature_maps.foreground(patches)
     assert front.shape == (h, w)
     assert front.dtype == np.float32
@@ -33,25 +32,9 @@ def test_every_grid_has_maps(h: int, w: int, depth: int) -> None:
     assert front.max() <= 1
 
 
-def test_uniform_features_give_maps_without_nan() -> None:
+def test_uniform_features_give_a_foreground_without_nan() -> None:
     patches = np.ones((4, 5, 8), dtype=np.float32)
     assert np.isfinite(feature_maps.foreground(patches)).all()
-    assert feature_maps.pca_colours(patches).shape == (4, 5, 3)
-
-
-def test_the_same_thing_has_the_same_colour() -> None:
-    patches, inside = disc_on_ground()
-    red = feature_maps.pca_colours(patches)[..., 0].astype(int)
-    assert abs(red[inside].mean() - red[~inside].mean()) > 150
-    assert red[inside].std() < 60
-
-
-def test_shared_colours_mean_the_same_in_every_photo() -> None:
-    patches, inside = disc_on_ground()
-    turned = patches[::-1].copy()
-    first, second = feature_maps.shared_pca_colours([patches, turned])
-    np.testing.assert_array_equal(first, second[::-1])
-    assert inside.any()
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -74,13 +57,6 @@ def test_a_uniform_border_is_background_even_where_the_thing_touches_it_more() -
     assert front[~inside].mean() < 0.2
 
 
-def test_centred_patches_have_no_common_direction() -> None:
-    shared = 5 + random_patches(6, 7, seed=4)
-    first, second = feature_maps.centred([shared, 5 + random_patches(5, 4, seed=5)])
-    assert abs(float((first[0, 0] * second[-1, -1]).sum())) < 0.7
-    np.testing.assert_allclose(np.linalg.norm(first, axis=-1), 1, atol=1e-5)
-
-
 @pytest.mark.parametrize("depth", [8, 64])
 def test_packed_features_keep_the_cosines(depth: int) -> None:
     patches = [random_patches(6, 7, depth), random_patches(5, 4, depth, seed=3)]
@@ -88,7 +64,7 @@ def test_packed_features_keep_the_cosines(depth: int) -> None:
     assert [codes.shape for codes in packed.codes] == [(6, 7, depth), (5, 4, depth)]
     assert packed.kept == pytest.approx(1.0)
     restored = packed.codes[0].reshape(42, -1) * packed.scales
-    exact = feature_maps.unit_length(patches[0]).reshape(42, -1)
+    exact = unit_length(patches[0]).reshape(42, -1)
     np.testing.assert_allclose(restored @ restored.T, exact @ exact.T, atol=0.02)
     assert packed.mean_error < 0.005
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dinokit.report.feature_maps import Floats, unit_length
+from dinokit.heads.patches import Floats, unit_length
 from dinokit.report.opening import choose_opening, innermost
 
 

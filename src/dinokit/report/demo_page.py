@@ -18,6 +18,8 @@ import numpy as np
 from PIL import Image
 
 from dinokit.checkpoints.save import write_atomically
+from dinokit.heads.colours import pca_colours, shared_pca_colours
+from dinokit.heads.patches import Bytes, Floats, without_mean
 from dinokit.report import feature_maps
 from dinokit.report.opening import choose_opening, innermost
 
@@ -42,17 +44,17 @@ class DemoPhoto:
     """What it shows, in a few words."""
     credit: str
     """Whose it is and its licence; may be empty."""
-    picture: feature_maps.Bytes
+    picture: Bytes
     """uint8 [H, W, 3], as the page shows it: see `shrink`."""
-    patches: feature_maps.Floats
+    patches: Floats
     """[h, w, D]: the grid covers the whole picture."""
-    cls: feature_maps.Floats
+    cls: Floats
     """[D]"""
     source: str = ""
     """Where it and its licence can be read, as text with links."""
 
 
-def shrink(picture: feature_maps.Bytes) -> feature_maps.Bytes:
+def shrink(picture: Bytes) -> Bytes:
     """The picture uint8 [H, W, 3] with sides of at most `LARGEST_SIDE` pixels."""
     image = Image.fromarray(picture)
     image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
@@ -92,11 +94,11 @@ def _fill(data: Mapping[str, Any]) -> str:
 
 def _page_data(photos: Sequence[DemoPhoto], pair: tuple[int, int] | None, about: Mapping[str, str]) -> dict[str, Any]:
     patches = [photo.patches for photo in photos]
-    centred = feature_maps.centred(patches)
+    centred = without_mean(patches)
     fronts = [feature_maps.foreground(grid) for grid in patches]
     starts = [innermost(front) for front in fronts]
     packed = feature_maps.pack_patches(centred)
-    shared = feature_maps.shared_pca_colours(patches)
+    shared = shared_pca_colours(patches)
     entries = [
         _photo_data(photo, fronts[i])
         | {
@@ -128,7 +130,7 @@ def _neighbours(photos: Sequence[DemoPhoto]) -> list[list[tuple[int, float]]]:
     ]
 
 
-def _photo_data(photo: DemoPhoto, front: feature_maps.Floats) -> dict[str, Any]:
+def _photo_data(photo: DemoPhoto, front: Floats) -> dict[str, Any]:
     picture = Image.fromarray(photo.picture)
     file = io.BytesIO()
     picture.save(file, "jpeg", quality=84, optimize=True, progressive=True)
@@ -141,12 +143,12 @@ def _photo_data(photo: DemoPhoto, front: feature_maps.Floats) -> dict[str, Any]:
         "rows": photo.patches.shape[0],
         "cols": photo.patches.shape[1],
         "jpeg": base64.b64encode(file.getvalue()).decode("ascii"),
-        "own": _base64(feature_maps.pca_colours(photo.patches)),
+        "own": _base64(pca_colours(photo.patches)),
         "foreground": _base64(np.round(front * 255).astype(np.uint8)),
     }
 
 
-def _pair_data(patches: Sequence[feature_maps.Floats], pair: tuple[int, int]) -> dict[str, Any]:
+def _pair_data(patches: Sequence[Floats], pair: tuple[int, int]) -> dict[str, Any]:
     matches = feature_maps.mutual_matches(patches[pair[0]], patches[pair[1]])
     rows = [
         [int(a[0]), int(a[1]), int(b[0]), int(b[1]), round(float(c), 3)]

@@ -1,8 +1,8 @@
-"""What can be seen in patch features: colours, foreground, similar places, corresponding points.
+"""What can be seen in patch features: foreground, similar places, corresponding points.
 
-From features [h, w, D] to small maps on the same grid. The maps are those of DINO (Caron et al.
-2021) and DINOv2 (Oquab et al. 2023, section 7.4): principal components as colours, the first as foreground.
-Nothing is sharpened by looking at the pixels: what one sees is what the features hold.
+From features [h, w, D] to small maps on the same grid. The first principal component as foreground is that of DINOv2
+(Oquab et al. 2023, section 7.4), in milliseconds; colours are in `heads/colours.py`, cuts in
+`heads/normalised_cut.py`. Nothing is sharpened by looking at the pixels: what one sees is what the features hold.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from dinokit.heads.background import background_score
+from dinokit.heads.colours import principal_axes
 from dinokit.heads.correspondence import mutual_nearest
-
-Floats = NDArray[np.float32]
-Bytes = NDArray[np.uint8]
+from dinokit.heads.patches import Floats, unit_length
 
 ENOUGH_FOR_MEAN = 6
 """Photos whose mean says more of what all photos share than of the single ones."""
@@ -49,46 +49,18 @@ class Matches:
     """[M]"""
 
 
-def unit_length(features: Floats) -> Floats:
-    """Features [..., D] scaled to length one."""
-    lengths = np.linalg.norm(features, axis=-1, keepdims=True)
-    return np.asarray(features / np.maximum(lengths, 1e-12), dtype=np.float32)
-
-
-def centred(patches: Sequence[Floats]) -> list[Floats]:
-    """Patches [h, w, D] of a set of photos at length one, less what all of them share: their mean direction."""
-    units = [unit_length(p) for p in patches]
-    mean = np.concatenate([u.reshape(-1, u.shape[-1]) for u in units]).mean(axis=0)
-    return [unit_length(u - mean) for u in units]
-
-
-def pca_colours(patches: Floats) -> Bytes:
-    """The first three principal components of patches [h, w, D] as red, green, blue: uint8 [h, w, 3]."""
-    return shared_pca_colours([patches])[0]
-
-
-def shared_pca_colours(patches: Sequence[Floats]) -> list[Bytes]:
-    """As `pca_colours`, with the same directions for all photos: one colour is one kind of thing."""
-    flat = np.concatenate([unit_length(p).reshape(-1, p.shape[-1]) for p in patches])
-    parts = _components(flat, 3)  # [N, 3]
-    low, high = np.percentile(parts, [1.0, 99.0], axis=0)
-    colours = np.clip((parts - low) / np.maximum(high - low, 1e-9), 0.0, 1.0)
-    ends = np.cumsum([p.shape[0] * p.shape[1] for p in patches])[:-1]
-    pixels = np.round(colours * 255).astype(np.uint8)
-    return [c.reshape(*p.shape[:2], 3) for c, p in zip(np.split(pixels, ends), patches, strict=True)]
-
-
 def foreground(patches: Floats) -> Floats:
     """How much a patch belongs to the foreground, [h, w, D] -> [h, w] from 0 to 1.
 
     The first principal component, averaged over 3 x 3 patches and cut softly where Otsu's threshold splits it best in
-    two. Background is the side that is more of one kind and holds more of the border; see `_background_score`.
+    two. Background is the side that is more of one kind and holds more of the border; see `heads/background.py`.
     """
     h, w = patches.shape[:2]
     unit = unit_length(patches)
-    part = box_mean(_components(unit.reshape(h * w, -1), 1).reshape(h, w), 1)
+    mean, axis = principal_axes(unit.reshape(h * w, -1), 1)
+    part = box_mean(((unit - mean) @ axis).reshape(h, w), 1)
     above = part - _otsu_threshold(part)
-    if _background_score(unit, above > 0) > _background_score(unit, above <= 0):
+    if background_score(unit, above > 0) > background_score(unit, above <= 0):
         above = -above
     steps = np.clip(above / max(0.2 * float(part.std()), 1e-9), -30.0, 30.0)
     return np.asarray(1.0 / (1.0 + np.exp(-steps)), dtype=np.float32)
@@ -140,40 +112,6 @@ def nearest_photos(cls: Floats, count: int = 3) -> tuple[NDArray[np.int64], Floa
     np.fill_diagonal(cosines, -np.inf)
     indices = np.argsort(-cosines, axis=1, kind="stable")[:, : min(count, len(cls) - 1)]
     return indices, np.take_along_axis(cosines, indices, axis=1)
-
-
-def _background_score(unit: Floats, side: NDArray[np.bool_]) -> float:
-    """How much the patches `side` [h, w] of unit-length features [h, w, D] look like a background.
-
-    Sky, sand and floors are of one kind, things are made of parts: the mean cosine of two patches of the side (LOST,
-    Siméoni et al. 2021, takes few alike patches as the sign of a thing) counts six times as much as how much more of
-    the border than of the photo it holds.
-    """
-    if not side.any():
-        return 0.0
-    border = np.concatenate([side[0], side[-1], side[:, 0], side[:, -1]])
-    return 6.0 * float((unit[side].mean(axis=0) ** 2).sum()) + float(border.mean() - side.mean())
-
-
-def _components(flat: Floats, count: int) -> NDArray[np.float64]:
-    """The first principal components [N, count] of [N, D]; missing ones are zero, skew fixes the signs."""
-    centred = flat.astype(np.float64) - flat.mean(axis=0, dtype=np.float64)
-    parts = centred @ _leading_axes(centred.T @ centred, count)
-    parts = parts * np.where((parts**3).sum(axis=0) < 0, -1.0, 1.0)
-    return np.pad(parts, ((0, 0), (0, count - parts.shape[1])))
-
-
-def _leading_axes(gram: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """The eigenvectors [D, count] of the largest eigenvalues of [D, D], largest first.
-
-    By subspace iteration, for few of them: a whole eigendecomposition a photo takes seconds on a busy machine.
-    """
-    width = min(count + 12, len(gram))
-    basis = np.random.default_rng(0).normal(size=(len(gram), width))
-    for _ in range(40 if width < len(gram) else 1):
-        basis = np.linalg.qr(gram @ basis)[0]
-    _, turn = np.linalg.eigh(basis.T @ gram @ basis)  # ascending
-    return np.asarray(basis @ turn[:, ::-1][:, :count])
 
 
 def _otsu_threshold(values: NDArray[np.float64]) -> float:

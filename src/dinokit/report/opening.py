@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dinokit.report.feature_maps import Floats, box_mean
+from dinokit.heads.patches import Floats
+from dinokit.report.feature_maps import box_mean
 
 _REACH = 4  # cells
 _GLOWING = 90  # per cent of all patches are darker than those that count as glowing

@@ -21,10 +21,11 @@ from dinokit.data.opening import open_pictures
 from dinokit.data.pictures import Pictures
 from dinokit.data.track import Track
 from dinokit.errors import UserError
+from dinokit.heads.colours import pca_colours
 from dinokit.images.geometry import resize, to_tensor
 from dinokit.images.read import ReadError, read
 from dinokit.inference.backbone import Backbone
-from dinokit.report.feature_maps import foreground, pca_colours
+from dinokit.report.feature_maps import foreground
 from dinokit.report.looking import look
 
 PANEL = 480

@@ -1,0 +1,123 @@
+"""Discoveries as files: `dinokit discover`. For each picture NAME a drawing or a map, and one file with all boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from dinokit.data.track import Track
+from dinokit.errors import UserError
+from dinokit.images.read import ReadError, read
+from dinokit.inference.views import expand
+from dinokit.tasks.discover import Discoverer
+from dinokit.tasks.discover_results import (
+    ColourMap,
+    Discovery,
+    FoundBoxes,
+    Segments,
+    SimilarityMap,
+    write_coco,
+)
+from dinokit.tasks.results import free_names, save_picture
+
+__all__: list[str] = []
+
+What = Literal["foreground", "segments", "colours", "similar"]
+"""What may be sought."""
+BOXES = "boxes.json"
+_PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass(frozen=True)
+class DiscoverySettings:
+    """What is sought in the pictures."""
+
+    what: What = "foreground"
+    count: int = 6
+    """Of segments."""
+    point: tuple[float, float] | None = None
+    """(x, y) in pixels to which other places are compared; None: the middle of each picture."""
+
+    def __post_init__(self) -> None:
+        if self.what not in get_args(What):
+            raise UserError(f"what is {self.what!r}", f"give one of {', '.join(get_args(What))}")
+        if self.point is not None and self.what != "similar":
+            raise UserError(f"a point says nothing about {self.what}", "leave it out, or seek what is similar")
+
+
+def discover_files(
+    discoverer: Discoverer,
+    pictures: Sequence[str],
+    out: Path,
+    settings: DiscoverySettings,
+    warn: Callable[[str], None],
+    track: Track,
+) -> Iterator[dict[str, Any]]:
+    """Write what is found in each of `pictures` into the folder `out` and yield a row about each, in order.
+
+    foreground: NAME-foreground.png (drawn), NAME-mask.png (0 and 255) and, at the end, boxes.json with the boxes of
+    all in the form of COCO. segments: NAME-segments.png (numbers, shown in colours) and NAME-segments-drawn.png.
+    colours and similar: NAME-colours.png, NAME-similar.png. Pictures that cannot be read, or in which nothing stands
+    out, are told to `warn`. Raises `UserError` before the work for a folder that cannot be written, and where nothing
+    can be read.
+    """
+    if out.suffix.lower() in _PICTURE_ENDINGS:
+        raise UserError(f"--out {out} is the name of a picture", "name a folder")
+    sources = _readable([Path(str(source)) for source in expand(pictures)], warn)
+    names = free_names(sources, out)
+    boxes: dict[str, FoundBoxes] = {}
+    results = track(_results(discoverer, sources, settings), len(sources), "discovering")
+    for source, name, result in zip(sources, names, results, strict=True):
+        row: dict[str, Any] = {"path": str(source), "files": _write(result, out, name)}
+        if isinstance(result, Discovery):
+            boxes[str(source)] = result.found
+            row |= {"boxes": result.boxes.round(2).tolist(), "scores": result.box_scores.round(4).tolist()}
+            if not len(result.boxes):
+                warn(f"nothing stands out in {source}")
+        yield row
+    if boxes:
+        write_coco(out / BOXES, boxes)
+
+
+def _results(discoverer: Discoverer, sources: Sequence[Path], settings: DiscoverySettings) -> Iterator[Any]:
+    if settings.what == "segments":
+        return discoverer.segments_each(sources, settings.count)
+    if settings.what == "colours":
+        return discoverer.colours_each(sources)
+    if settings.what == "foreground":
+        return discoverer.predict_each(sources)
+    return (discoverer.similar(source, settings.point) for source in sources)
+
+
+def _write(result: Discovery | Segments | ColourMap | SimilarityMap, out: Path, name: str) -> list[str]:
+    """Write the files of one picture and return their paths."""
+    if isinstance(result, Discovery):
+        paths = [out / f"{name}-foreground.png", out / f"{name}-mask.png"]
+        save_picture(paths[0], result.draw())
+        result.save(paths[1])
+    elif isinstance(result, Segments):
+        paths = [out / f"{name}-segments-drawn.png", out / f"{name}-segments.png"]
+        save_picture(paths[0], result.draw())
+        result.save(paths[1])
+    else:
+        paths = [out / f"{name}-{'colours' if isinstance(result, ColourMap) else 'similar'}.png"]
+        result.save(paths[0])
+    return [str(path) for path in paths]
+
+
+def _readable(sources: Sequence[Path], warn: Callable[[str], None]) -> list[Path]:
+    """Those that can be read: segments and colours of a set need to know before they begin."""
+    kept, failures = [], []
+    for source in sources:
+        try:
+            read(source)
+            kept.append(source)
+        except ReadError as error:
+            failures.append(error)
+    if not kept:
+        raise failures[0]
+    for failure in failures:
+        warn(f"{failure.message}; skipped")
+    return kept

@@ -1,0 +1,77 @@
+"""`dinokit discover` as it is typed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dinokit.cli.app import main
+
+PLANE = Path(__file__).parents[1] / "pictures" / "000000208901.jpg"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(PLANE, tmp_path / "plane.jpg")
+    return tmp_path
+
+
+def run(line: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    code = main(["discover", *line.split(), "--size", "96", "--device", "cpu"])
+    said = capsys.readouterr()
+    return int(code or 0), said.out, said.err
+
+
+def test_every_kind_of_discovery_writes_its_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said, _ = run("plane.jpg --out found --json", capsys)
+    assert code == 0
+    [row] = json.loads(said)["pictures"]
+    assert row["boxes"]
+    content = json.loads((folder / "found" / "boxes.json").read_text())
+    assert content["images"][0]["file_name"] == "plane.jpg"
+    for what in ("segments", "colours", "similar"):
+        assert run(f"plane.jpg --out found --what {what}", capsys)[0] == 0
+    names = {path.name for path in (folder / "found").iterdir()}
+    assert names == {
+        "boxes.json",
+        "plane-foreground.png",
+        "plane-mask.png",
+        "plane-segments.png",
+        "plane-segments-drawn.png",
+        "plane-colours.png",
+        "plane-similar.png",
+    }
+
+
+def test_one_broken_picture_does_not_end_the_work(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "broken.jpg").write_bytes(PLANE.read_bytes()[:300])
+    Image.fromarray(np.full((60, 80, 3), 90, np.uint8)).save(folder / "grey.png")
+    code, said, warned = run("broken.jpg grey.png plane.jpg --out found", capsys)
+    assert code == 0
+    assert "plane-mask.png" in said
+    assert "broken.jpg" in warned
+    assert "skipped" in warned
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("plane.jpg --what similar --point 9999 3", "the point 9999, 3 lies outside"),
+        ("plane.jpg --point 3 3", "a point says nothing about foreground"),
+        ("plane.jpg --what segments --count 300", "count is 300"),
+        ("plane.jpg --what segments --count 200", "are too many"),
+        ("plane.jpg --out found.png", "is the name of a picture"),
+        ("plane.jpg --threshold 3", "threshold is 3"),
+        ("nothing.jpg", "nothing.jpg"),
+    ],
+)
+def test_what_cannot_work_is_one_line(folder: Path, line: str, fault: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said, wrong = run(line, capsys)
+    assert code == 2
+    assert said == ""
+    assert fault in wrong
+    assert wrong.count("\n") == 1
