@@ -10,18 +10,20 @@ product, so that time and memory follow the window and not the frame.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import interpolate, normalize
 
 from dinokit.errors import UserError
 
 _BLOCK = 16
 """Side of a block in cells: larger ones compare more cells in vain, smaller ones copy more."""
+_BAND_VALUES = 1 << 24
+"""Of the probabilities of pixels that are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,7 @@ class PropagateSettings:
             raise UserError(f"shape is {self.shape!r}", 'give "circle" or "square"')
 
 
-def propagate(
-    features: Iterable[Tensor], first: Tensor, settings: PropagateSettings | None = None
-) -> Iterator[Tensor]:
+def propagate(features: Iterable[Tensor], first: Tensor, settings: PropagateSettings | None = None) -> Iterator[Tensor]:
     """Carry probabilities through frames, one after another; `queue` + 1 frames are held, however many there are.
 
     features: one [h, w, D] for each frame. first: the probabilities [h, w, C] of the first frame, float32. Yields
@@ -67,6 +67,38 @@ def propagate(
             current = memory.ask(vectors)
             yield current
         memory.add(vectors, current if number else first)
+
+
+def to_cells(labels: Tensor, numbers: Sequence[int], rows: int, cols: int) -> Tensor:
+    """Object numbers uint8 [H, W] as probabilities [rows, cols, C] of `numbers`: the pixel in the middle decides."""
+    middle = interpolate(labels[None, None].float(), (rows, cols), mode="nearest-exact")[0, 0]
+    return (middle[..., None] == torch.tensor(numbers, device=labels.device)).float()
+
+
+def to_pixels(probabilities: Tensor, height: int, width: int, smooth: bool = True) -> Tensor:
+    """Which of the C is most probable in each pixel, [h, w, C] -> uint8 [height, width].
+
+    Each of the C is brought to the range from 0 to 1 first, so that small objects are not lost. smooth: between cells
+    by bilinear interpolation, or each cell as a whole, as in the published protocol. Bands of rows bound the memory.
+    """
+    rows, cols, classes = probabilities.shape
+    down, across = (_places_of(*pair, smooth).to(probabilities) for pair in ((height, rows), (width, cols)))
+    seen = probabilities[down.any(0)][:, across.any(0)]
+    least, most = seen.amin((0, 1)), seen.amax((0, 1))
+    even = ((probabilities - least) / (most - least)).nan_to_num(0, 0, 0).permute(2, 0, 1)  # [C, h, w]
+    found = torch.empty(height, width, dtype=torch.uint8, device=probabilities.device)
+    band = max(_BAND_VALUES // (width * classes), 1)
+    for top in range(0, height, band):
+        found[top : top + band] = (down[top : top + band] @ even @ across.T).argmax(0)
+    return found
+
+
+def _places_of(pixels: int, cells: int, smooth: bool) -> Tensor:
+    """What each pixel of a side takes of each cell: [pixels, cells], sums 1."""
+    each = torch.eye(cells)[None]  # [1, cells, cells]
+    if smooth:
+        return interpolate(each, pixels, mode="linear", align_corners=False)[0].T
+    return interpolate(each, pixels, mode="nearest")[0].T
 
 
 class Memory:

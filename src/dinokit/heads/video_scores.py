@@ -60,7 +60,7 @@ class TrackScore:
 
 
 def score_video(pairs: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]], objects: Iterable[int]) -> TrackScore:
-    """Compare label maps [H, W] of `objects`, (predicted, true) for each frame that counts; 255 in the truth is void."""
+    """Compare label maps [H, W] of `objects`, (predicted, true) for each frame that counts; 255 in the truth: void."""
     numbers = list(objects)
     regions: dict[int, list[float]] = {number: [] for number in numbers}
     boundaries: dict[int, list[float]] = {number: [] for number in numbers}

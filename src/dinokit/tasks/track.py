@@ -1,0 +1,190 @@
+"""Objects through a video: their masks in the first frame, carried on by the likeness of frozen features.
+
+Nothing is trained. A frame is looked at once and then forgotten but for its features, of which the last few are held:
+videos of any length are followed while they come in. Simeoni et al., "DINOv3" (2025), section 6.1.5; the method and
+its settings are in `heads.propagate`, the scores in `heads.video_scores`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from dinokit.checkpoints.save import write_atomically
+from dinokit.data.listing import find_pictures
+from dinokit.data.object_masks import VOID, Labels, MaskSource, encode_objects, object_colours, read_objects
+from dinokit.data.video import Video, VideoSource, open_video
+from dinokit.errors import UserError
+from dinokit.heads.propagate import Memory, PropagateSettings, to_cells, to_pixels
+from dinokit.heads.video_scores import TrackScore, score_video
+from dinokit.images.draw import Pixels, blend
+from dinokit.images.geometry import Size
+from dinokit.images.read import Picture
+from dinokit.inference.backbone import Backbone
+from dinokit.inference.layers import Look, encode_layers, lay_out_view
+
+__all__ = ["TrackedFrame", "Tracker"]
+
+SIZE = 480
+"""Short side in pixels at which frames are looked at."""
+
+
+@dataclass(frozen=True)
+class TrackedFrame:
+    """The objects of one frame."""
+
+    number: int
+    """Of the frame, from 0."""
+    picture: Picture
+    """uint8 [H, W, 3]"""
+    labels: Labels
+    """The object that each pixel belongs to, uint8 [H, W], numbered as in the first mask; 0 is none."""
+    objects: tuple[int, ...]
+    """The numbers of all objects that are followed."""
+    probabilities: NDArray[np.float32]
+    """Of none and of each of `objects`, on the patch grid: [1 + objects, h, w]."""
+
+    def draw(self) -> Pixels:
+        """The frame with its objects in colour, each with a rim: uint8 [H, W, 3]."""
+        colours = object_colours()[self.labels]
+        covered = self.labels > 0
+        return blend(self.picture, colours, np.where(_rim(self.labels) & covered, 0.95, np.where(covered, 0.5, 0.0)))
+
+    def save(self, path: str | Path) -> None:
+        """Write the labels as an indexed PNG, whose values are the object numbers."""
+        write_atomically(Path(path), encode_objects(self.labels))
+
+
+class Tracker:
+    """Follows objects through videos with a frozen backbone.
+
+    size: the short side in pixels, (height, width) or "native", at which frames are looked at: larger finds finer
+    edges and takes longer. settings: who is asked for the label of a cell. smooth: edges between cells by
+    interpolation; without it, and at size 960, this is the published protocol.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        size: Size = SIZE,
+        settings: PropagateSettings | None = None,
+        smooth: bool = True,
+    ) -> None:
+        self.backbone = backbone
+        self.look = Look((-1,), size).of(backbone)
+        self.settings = PropagateSettings() if settings is None else settings
+        self.smooth = smooth
+
+    def predict(self, frames: VideoSource, first_mask: MaskSource) -> Iterator[TrackedFrame]:
+        """The objects of each frame, one after another as the frames are read, the first frame included.
+
+        frames: a video file, a folder of pictures, or pictures one after another (a list, a generator). first_mask:
+        which pixel of the first frame belongs to which object, 0 to none: an indexed or grey PNG, an array [H, W], or
+        one mask for each object. Raises `UserError` for what cannot be read, a mask without objects and one of
+        another size than the frames.
+        """
+        video, mask = open_video(frames), read_objects(first_mask)
+        objects = objects_of(mask)
+        return self._follow(video, mask, objects)
+
+    def _follow(self, video: Video, mask: Labels, objects: tuple[int, ...]) -> Iterator[TrackedFrame]:
+        following: Following | None = None
+        for picture in video:
+            if following is None:
+                following = Following(self, picture, mask, objects)
+                yield following.first(picture)
+            else:
+                yield following.next(picture)
+
+    def evaluate(self, frames: VideoSource, masks: str | Path) -> TrackScore:
+        """Follow the objects of a video from its first true mask, and compare with the others.
+
+        frames: as for `predict`. masks: a folder of PNGs, named as the frames are (or in their order, where each has
+        one). The first frame and the last do not count; where only some frames have masks, all of these but the first
+        count. Raises `UserError` where the first frame has no mask, or no other has one.
+        """
+        video = open_video(frames)
+        true = match_masks(video, find_pictures(masks), str(masks))
+        counted = sorted(true)[1:-1] if len(true) == video.count else sorted(true)[1:]
+        if 0 not in true or not counted:
+            what = "the first frame" if 0 not in true else "other frames"
+            raise UserError(f"{masks} has no mask for {what}", "name the masks as the frames are named")
+        mask = read_objects(true[0])
+        objects = objects_of(mask)
+        frames_found = (frame for frame in self._follow(video, mask, objects) if frame.number in counted)
+        return score_video(((frame.labels, read_objects(true[frame.number])) for frame in frames_found), objects)
+
+
+class Following:
+    """A video that is being followed: what is remembered of its frames so far."""
+
+    def __init__(self, tracker: Tracker, picture: Picture, mask: Labels, objects: tuple[int, ...]) -> None:
+        if mask.shape != picture.shape[:2]:
+            sizes = f"{mask.shape[1]} x {mask.shape[0]} px, the frames {picture.shape[1]} x {picture.shape[0]}"
+            raise UserError(f"the mask has {sizes}", "give the mask of the first frame, upright and of its size")
+        self.tracker, self.mask, self.objects = tracker, mask, objects
+        vectors = self._look(picture)
+        labels = torch.from_numpy(np.where(mask == VOID, 0, mask)).to(vectors.device)
+        first = to_cells(labels, (0, *objects), *vectors.shape[:2])
+        self.memory = Memory(first, tracker.settings)
+        self.memory.add(vectors, first)
+
+    def first(self, picture: Picture) -> TrackedFrame:
+        """The first frame with the mask that was given."""
+        return self._frame(
+            0, picture, np.where(self.mask == VOID, 0, self.mask).astype(np.uint8), self.memory.values[0]
+        )
+
+    def next(self, picture: Picture) -> TrackedFrame:
+        """The objects of the frame that comes next."""
+        vectors = self._look(picture)
+        probabilities = self.memory.ask(vectors)
+        self.memory.add(vectors, probabilities)
+        found = to_pixels(probabilities, *self.mask.shape, self.tracker.smooth).cpu().numpy()
+        labels = np.array((0, *self.objects), dtype=np.uint8)[found]
+        return self._frame(self.memory.seen - 1, picture, labels, probabilities)
+
+    def _look(self, picture: Picture) -> Tensor:
+        """The patch features of a frame, each of length 1: [h, w, D]."""
+        backbone, look = self.tracker.backbone, self.tracker.look
+        view = lay_out_view(backbone, picture, look, "the frame")
+        ((features,),) = encode_layers(backbone, [view], look.layers)
+        return normalize(features.patches[0], dim=-1)
+
+    def _frame(self, number: int, picture: Picture, labels: Labels, probabilities: Tensor) -> TrackedFrame:
+        return TrackedFrame(number, picture, labels, self.objects, probabilities.permute(2, 0, 1).cpu().numpy())
+
+
+def objects_of(mask: Labels) -> tuple[int, ...]:
+    """The numbers of the objects in a mask. `UserError` if there is none."""
+    objects = tuple(int(number) for number in np.unique(mask) if 0 < number < VOID)
+    if not objects:
+        raise UserError("the mask has no object", "give its pixels the number 1, and those of others 2, 3, ...")
+    return objects
+
+
+def match_masks(video: Video, paths: list[Path], name: str) -> dict[int, Path]:
+    """The mask of each frame that has one, by the number of the frame."""
+    if not video.names:
+        if len(paths) != video.count:
+            raise UserError(f"{name} has {len(paths)} masks for {video.count} frames", "give the frames as pictures")
+        return dict(enumerate(paths))
+    places = {stem: number for number, stem in enumerate(video.names)}
+    strangers = [path for path in paths if path.stem not in places]
+    if strangers:
+        raise UserError(f"{strangers[0]} belongs to no frame", "name the masks as the frames are named")
+    return {places[path.stem]: path for path in paths}
+
+
+def _rim(labels: Labels) -> NDArray[np.bool_]:
+    """Pixels whose neighbours belong to another object."""
+    padded = np.pad(labels, 1, mode="edge")
+    sides = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    return np.any([side != labels for side in sides], axis=0)
