@@ -112,6 +112,13 @@ class Memory:
         self.vectors = self.values[:0]  # [F, h, w, D]
         self.seen = 0
 
+    @staticmethod
+    def restore(vectors: Tensor, values: Tensor, seen: int, settings: PropagateSettings) -> Memory:
+        """The memory that had these `vectors`, `values` and `seen`."""
+        memory = Memory(values[0], settings)
+        memory.vectors, memory.values, memory.seen = vectors, values, seen
+        return memory
+
     def add(self, vectors: Tensor, values: Tensor) -> None:
         """Keep a frame, vectors [h, w, D] of length 1 and probabilities [h, w, C], for the oldest but the first."""
         if not self.seen:

@@ -90,18 +90,8 @@ class Tracker:
         one mask for each object. Raises `UserError` for what cannot be read, a mask without objects and one of
         another size than the frames.
         """
-        video, mask = open_video(frames), read_objects(first_mask)
-        objects = objects_of(mask)
-        return self._follow(video, mask, objects)
-
-    def _follow(self, video: Video, mask: Labels, objects: tuple[int, ...]) -> Iterator[TrackedFrame]:
-        following: Following | None = None
-        for picture in video:
-            if following is None:
-                following = Following(self, picture, mask, objects)
-                yield following.first(picture)
-            else:
-                yield following.next(picture)
+        video = open_video(frames)
+        return Following(self, read_objects(first_mask)).through(video)
 
     def evaluate(self, frames: VideoSource, masks: str | Path) -> TrackScore:
         """Follow the objects of a video from its first true mask, and compare with the others.
@@ -116,40 +106,52 @@ class Tracker:
         if 0 not in true or not counted:
             what = "the first frame" if 0 not in true else "other frames"
             raise UserError(f"{masks} has no mask for {what}", "name the masks as the frames are named")
-        mask = read_objects(true[0])
-        objects = objects_of(mask)
-        frames_found = (frame for frame in self._follow(video, mask, objects) if frame.number in counted)
-        return score_video(((frame.labels, read_objects(true[frame.number])) for frame in frames_found), objects)
+        following = Following(self, read_objects(true[0], str(true[0])))
+        found = (frame for frame in following.through(video) if frame.number in counted)
+        return score_video(((one.labels, read_objects(true[one.number])) for one in found), following.objects)
 
 
 class Following:
-    """A video that is being followed: what is remembered of its frames so far."""
+    """Objects that are being followed, and what is remembered of the frames so far."""
 
-    def __init__(self, tracker: Tracker, picture: Picture, mask: Labels, objects: tuple[int, ...]) -> None:
-        if mask.shape != picture.shape[:2]:
-            sizes = f"{mask.shape[1]} x {mask.shape[0]} px, the frames {picture.shape[1]} x {picture.shape[0]}"
-            raise UserError(f"the mask has {sizes}", "give the mask of the first frame, upright and of its size")
-        self.tracker, self.mask, self.objects = tracker, mask, objects
-        vectors = self._look(picture)
-        labels = torch.from_numpy(np.where(mask == VOID, 0, mask)).to(vectors.device)
-        first = to_cells(labels, (0, *objects), *vectors.shape[:2])
-        self.memory = Memory(first, tracker.settings)
-        self.memory.add(vectors, first)
+    def __init__(self, tracker: Tracker, mask: Labels) -> None:
+        self.tracker = tracker
+        self.mask = np.where(mask == VOID, 0, mask).astype(np.uint8)
+        self.objects = tuple(int(number) for number in np.unique(self.mask) if number)
+        if not self.objects:
+            raise UserError("the mask has no object", "give its pixels the number 1, those of the next 2, and so on")
+        self.memory: Memory | None = None
 
-    def first(self, picture: Picture) -> TrackedFrame:
-        """The first frame with the mask that was given."""
-        return self._frame(
-            0, picture, np.where(self.mask == VOID, 0, self.mask).astype(np.uint8), self.memory.values[0]
-        )
+    @property
+    def seen(self) -> int:
+        """How many frames were followed."""
+        return 0 if self.memory is None else self.memory.seen
+
+    def through(self, video: Video) -> Iterator[TrackedFrame]:
+        """The objects of each frame that was not seen yet."""
+        done = self.seen
+        for number, picture in enumerate(video):
+            if not number and self.mask.shape != picture.shape[:2]:
+                sizes = [f"{shape[1]} x {shape[0]}" for shape in (self.mask.shape, picture.shape)]
+                what = f"the mask has {sizes[0]} px, the frames of {video.name} have {sizes[1]}"
+                raise UserError(what, "give a mask of the first frame in its full size, upright")
+            if number >= done:
+                yield self.next(picture)
 
     def next(self, picture: Picture) -> TrackedFrame:
-        """The objects of the frame that comes next."""
+        """The objects of the frame that comes next; of the first one, as they were given."""
         vectors = self._look(picture)
-        probabilities = self.memory.ask(vectors)
+        if self.memory is None:
+            given = torch.from_numpy(self.mask).to(vectors.device)
+            probabilities, labels = to_cells(given, (0, *self.objects), *vectors.shape[:2]), self.mask
+            self.memory = Memory(probabilities, self.tracker.settings)
+        else:
+            probabilities = self.memory.ask(vectors)
+            found = to_pixels(probabilities, *self.mask.shape, self.tracker.smooth)
+            labels = np.array((0, *self.objects), dtype=np.uint8)[found.cpu().numpy()]
         self.memory.add(vectors, probabilities)
-        found = to_pixels(probabilities, *self.mask.shape, self.tracker.smooth).cpu().numpy()
-        labels = np.array((0, *self.objects), dtype=np.uint8)[found]
-        return self._frame(self.memory.seen - 1, picture, labels, probabilities)
+        cells = probabilities.permute(2, 0, 1).cpu().numpy()
+        return TrackedFrame(self.memory.seen - 1, picture, labels, self.objects, cells)
 
     def _look(self, picture: Picture) -> Tensor:
         """The patch features of a frame, each of length 1: [h, w, D]."""
@@ -157,17 +159,6 @@ class Following:
         view = lay_out_view(backbone, picture, look, "the frame")
         ((features,),) = encode_layers(backbone, [view], look.layers)
         return normalize(features.patches[0], dim=-1)
-
-    def _frame(self, number: int, picture: Picture, labels: Labels, probabilities: Tensor) -> TrackedFrame:
-        return TrackedFrame(number, picture, labels, self.objects, probabilities.permute(2, 0, 1).cpu().numpy())
-
-
-def objects_of(mask: Labels) -> tuple[int, ...]:
-    """The numbers of the objects in a mask. `UserError` if there is none."""
-    objects = tuple(int(number) for number in np.unique(mask) if 0 < number < VOID)
-    if not objects:
-        raise UserError("the mask has no object", "give its pixels the number 1, and those of others 2, 3, ...")
-    return objects
 
 
 def match_masks(video: Video, paths: list[Path], name: str) -> dict[int, Path]:
