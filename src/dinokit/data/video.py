@@ -94,10 +94,14 @@ def _of_paths(name: str, paths: Sequence[Path]) -> Video:
 
 def _of_file(path: Path) -> Video:
     with _opened(path) as (container, stream):
-        rate = float(stream.average_rate or RATE)
-        seconds = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1e6
-        count = stream.frames or round(float(seconds) * rate)
-    return Video(str(path), max(count, 0), rate, (), lambda: _decode(path))
+        count, rate = _count(container, stream), float(stream.average_rate or RATE)
+    return Video(str(path), count, rate, (), lambda: _decode(path))
+
+
+def _count(container: Any, stream: Any) -> int:
+    """How many frames a stream says that it has, or as many as its duration holds; 0: it says neither."""
+    seconds = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1e6
+    return max(stream.frames or round(seconds * (stream.average_rate or 0)), 0)
 
 
 @contextmanager
@@ -141,31 +145,37 @@ def _named(path: Path) -> Iterator[None]:
 
 def _decode(path: Path) -> Iterator[Picture]:
     """Frames of a video file; what cannot be decoded is left out and counted."""
-    av = load_av()
     given, damaged = 0, 0
     with _opened(path) as (container, stream):
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                break
-            except (av.FFmpegError, OSError):
-                damaged += 1
-                break
-            try:
-                frames = packet.decode()
-            except av.FFmpegError:
-                damaged += 1
-                continue
-            for frame in frames:
-                damaged += frame.is_corrupt
+        wanted = _count(container, stream)
+        for frame in _frames(container, stream):
+            damaged += frame is None or frame.is_corrupt
+            if frame is not None:
                 given += 1
                 yield _upright(frame, path)
     if not given:
         raise UserError(f"{path} has no frame that can be decoded", "copy or download it again")
-    if damaged:
-        warnings.warn(f"{path} is damaged in {damaged} places: {given} frames were read", VideoWarning, stacklevel=2)
+    if damaged or given < 0.9 * wanted:
+        warnings.warn(f"{path} is damaged: {given} of {wanted} frames were read", VideoWarning, stacklevel=2)
+
+
+def _frames(container: Any, stream: Any) -> Iterator[Any]:
+    """Decoded frames, and None where there is damage. At the end the decoder gives what it still holds."""
+    av = load_av()
+    packets = container.demux(stream)
+    packet: Any = True
+    while packet is not None:
+        try:
+            packet = next(packets, None)
+        except (av.FFmpegError, OSError):
+            packet = None
+            yield None
+        try:
+            yield from stream.codec_context.decode(packet)
+        except av.EOFError:
+            pass
+        except av.FFmpegError:
+            yield None
 
 
 def _upright(frame: Any, path: Path) -> Picture:

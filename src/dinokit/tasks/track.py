@@ -7,7 +7,7 @@ its settings are in `heads.propagate`, the scores in `heads.video_scores`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,8 @@ __all__ = ["TrackedFrame", "Tracker"]
 
 SIZE = 480
 """Short side in pixels at which frames are looked at."""
+SETTINGS = PropagateSettings(temperature=0.05)
+"""Sharper than published, which keeps the edges of objects where frames are looked at smaller."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ class Tracker:
     """Follows objects through videos with a frozen backbone.
 
     size: the short side in pixels, (height, width) or "native", at which frames are looked at: larger finds finer
-    edges and takes longer. settings: who is asked for the label of a cell. smooth: edges between cells by
-    interpolation; without it, and at size 960, this is the published protocol.
+    edges and takes longer. settings: who is asked for the label of a cell; None: `SETTINGS`. smooth: edges between
+    cells by interpolation. The published protocol is size 960, `PropagateSettings()` and smooth=False.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class Tracker:
     ) -> None:
         self.backbone = backbone
         self.look = Look((-1,), size).of(backbone)
-        self.settings = PropagateSettings() if settings is None else settings
+        self.settings = SETTINGS if settings is None else settings
         self.smooth = smooth
 
     def predict(self, frames: VideoSource, first_mask: MaskSource) -> Iterator[TrackedFrame]:
@@ -102,7 +104,7 @@ class Tracker:
         """
         video = open_video(frames)
         true = match_masks(video, find_pictures(masks), str(masks))
-        counted = sorted(true)[1:-1] if len(true) == video.count else sorted(true)[1:]
+        counted = frames_that_count(true, video.count)
         if 0 not in true or not counted:
             what = "the first frame" if 0 not in true else "other frames"
             raise UserError(f"{masks} has no mask for {what}", "name the masks as the frames are named")
@@ -159,6 +161,11 @@ class Following:
         view = lay_out_view(backbone, picture, look, "the frame")
         ((features,),) = encode_layers(backbone, [view], look.layers)
         return normalize(features.patches[0], dim=-1)
+
+
+def frames_that_count(true: Mapping[int, Path], frames: int) -> list[int]:
+    """Without the first and the last where all have masks, as in the official score; else all that have but the first."""
+    return sorted(true)[1:-1] if len(true) == frames else sorted(true)[1:]
 
 
 def match_masks(video: Video, paths: list[Path], name: str) -> dict[int, Path]:

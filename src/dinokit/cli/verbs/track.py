@@ -31,7 +31,7 @@ def track(
     radius: float = 12,
     shape: Literal["circle", "square"] = "circle",
     neighbours: Whole = 5,
-    temperature: float = 0.2,
+    temperature: float = 0.05,
     smooth: bool = True,
     opening: Opening = AUTO,
     json: Json = False,
