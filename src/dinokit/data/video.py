@@ -59,6 +59,8 @@ class Video:
                 sizes = f"{frame.shape[1]} x {frame.shape[0]} px where the first has {first[1]} x {first[0]}"
                 raise UserError(f"frame {name} of {self.name} has {sizes}", "cut the video there")
             yield frame
+        if not first:
+            raise UserError(f"{self.name} has no frame", "give at least one")
 
 
 def open_video(source: VideoSource) -> Video:
@@ -200,16 +202,20 @@ def video_writer(path: Path, rate: float = RATE) -> Iterator[Callable[[Pixels], 
     temporary = path.with_name(f".{path.stem[:60]}.{os.getpid()}.tmp")
     form = "mp4" if path.suffix.lower() == ".mp4" else "matroska"
     try:
-        container = av.open(str(temporary.absolute()), "w", format=form)
-    except (av.FFmpegError, OSError) as problem:
+        temporary.touch()
+    except OSError as problem:
         raise UserError(f"cannot write {path} ({problem.strerror})", "choose another place with --out") from None
+    container = av.open(str(temporary.absolute()), "w", format=form)
     stream: Any = None
 
     def write(frame: Pixels) -> None:
         nonlocal stream
         even = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")  # H.264's colours
         stream = stream or _add_stream(container, rate, even.shape[:2])
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
+        try:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
+        except av.FFmpegError as problem:
+            raise UserError(f"cannot write {path} ({problem.strerror})", "make room, or choose another --out") from None
 
     try:
         yield write
@@ -217,7 +223,7 @@ def video_writer(path: Path, rate: float = RATE) -> Iterator[Callable[[Pixels], 
         with suppress(av.FFmpegError):
             if stream is not None:
                 container.mux(stream.encode())
-        container.close()
+            container.close()
         if stream is not None:
             os.replace(temporary, path)
         temporary.unlink(missing_ok=True)

@@ -164,7 +164,7 @@ class Following:
 
 
 def frames_that_count(true: Mapping[int, Path], frames: int) -> list[int]:
-    """Without the first and the last where all have masks, as in the official score; else all that have but the first."""
+    """All that have masks but the first, and but the last where every frame has one, as in the official score."""
     return sorted(true)[1:-1] if len(true) == frames else sorted(true)[1:]
 
 
