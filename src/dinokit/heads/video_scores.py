@@ -99,4 +99,4 @@ def boundary(mask: Mask) -> Mask:
     """Pixels of [H, W] that differ from the one to the right, below, or right below."""
     padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     right, below, both = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
-    return (mask != right) | (mask != below) | (mask != both)
+    return np.asarray((mask != right) | (mask != below) | (mask != both))

@@ -23,7 +23,7 @@ from dinokit.data.track import Track
 from dinokit.data.video import VIDEO_SUFFIXES, Video, open_video, video_writer
 from dinokit.errors import UserError
 from dinokit.heads.propagate import Memory
-from dinokit.inference.jobs import claim
+from dinokit.inference.jobs import JOB, claim
 from dinokit.tasks.track import Following, Tracker
 
 __all__ = ["write_tracks"]
@@ -50,6 +50,7 @@ def write_tracks(
     else:
         if out.suffix and not out.is_dir():
             raise UserError(f"{out} is no video that can be written", "let it end in .mp4 or .mkv, or name a folder")
+        _check_vacant(out)
         with hold(out, "tracking"):
             claim(out, _describe(tracker, source, labels))
             continued = _restore(following, out / STATE)
@@ -57,6 +58,12 @@ def write_tracks(
                 say(f"going on after {continued} frames")
             frames = _write_folder(following, video, out, track)
     return {"frames": frames, "continued": continued, "objects": len(following.objects), "out": str(out)}
+
+
+def _check_vacant(out: Path) -> None:
+    """Raise `UserError` for a folder with other files, such as frames, which labels of their names would replace."""
+    if out.is_dir() and not (out / JOB).exists() and any(not path.name.startswith(".") for path in out.iterdir()):
+        raise UserError(f"--out {out} holds other files", "name a new folder")
 
 
 def _write_video(following: Following, video: Video, out: Path, track: Track) -> int:

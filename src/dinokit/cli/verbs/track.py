@@ -43,8 +43,8 @@ def track(
     video
         A video file (pip install dinokit[video]), or a folder or pattern of pictures in the order of their names.
     mask
-        Which pixel of the first frame belongs to which object: a PNG, indexed or grey, with 0 for none and 1 to 254
-        for objects, or black and white for a single one.
+        Which pixel of the first frame belongs to which object: an indexed or grey PNG of their numbers, 1 to 254, with
+        0 for none; or black and white for a single one.
     out
         A folder for a label PNG of each frame, or FILE.mp4 or FILE.mkv for a video with the objects in colour.
     size
