@@ -78,7 +78,7 @@ def open_video(source: VideoSource) -> Video:
 
 def _of_pictures(pictures: Iterable[Source]) -> Video:
     if isinstance(pictures, Sequence) and pictures and all(isinstance(one, (str, os.PathLike)) for one in pictures):
-        return _of_paths("the list", [Path(os.fspath(one)) for one in pictures])  # type: ignore[arg-type]
+        return _of_paths("the list", [Path(os.fspath(one)) for one in pictures])
     try:
         count = len(pictures)  # type: ignore[arg-type]
     except TypeError:

@@ -46,9 +46,9 @@ class PropagateSettings:
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise UserError(f"{name} is {value!r}", f"give a whole number, {least} or more")
-        for name, least in (("radius", 0), ("temperature", 1e-6)):
-            if not least <= getattr(self, name) < float("inf"):
-                raise UserError(f"{name} is {getattr(self, name)!r}", f"give a number, {least:g} or more")
+        for name, bound in (("radius", 0), ("temperature", 1e-6)):
+            if not bound <= getattr(self, name) < float("inf"):
+                raise UserError(f"{name} is {getattr(self, name)!r}", f"give a number, {bound:g} or more")
         if self.shape not in ("circle", "square"):
             raise UserError(f"shape is {self.shape!r}", 'give "circle" or "square"')
 
@@ -157,14 +157,15 @@ def _blocks(rows: int, cols: int, settings: PropagateSettings, device: torch.dev
         for left in range(0, cols, _BLOCK):
             cells = slice(top, min(top + _BLOCK, rows)), slice(left, min(left + _BLOCK, cols))
             reach = min(int(settings.radius), rows + cols)
-            window = tuple(
-                slice(max(part.start - reach, 0), min(part.stop + reach, end))
-                for part, end in zip(cells, (rows, cols), strict=True)
-            )
+            window = _widened(cells[0], reach, rows), _widened(cells[1], reach, cols)
             asked, near = (_places(part, device) for part in (cells, window))
             apart = (asked[:, None] - near).abs()  # [q, k, 2]
             distance = apart.square().sum(-1).sqrt() if settings.shape == "circle" else apart.amax(-1)
             yield _Block(cells, window, distance > settings.radius)
+
+
+def _widened(part: slice, by: int, end: int) -> slice:
+    return slice(max(part.start - by, 0), min(part.stop + by, end))
 
 
 def _places(part: tuple[slice, ...], device: torch.device) -> Tensor:

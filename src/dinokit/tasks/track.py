@@ -149,7 +149,8 @@ class Following:
             self.memory = Memory(probabilities, self.tracker.settings)
         else:
             probabilities = self.memory.ask(vectors)
-            found = to_pixels(probabilities, *self.mask.shape, self.tracker.smooth)
+            height, width = self.mask.shape
+            found = to_pixels(probabilities, height, width, self.tracker.smooth)
             labels = np.array((0, *self.objects), dtype=np.uint8)[found.cpu().numpy()]
         self.memory.add(vectors, probabilities)
         cells = probabilities.permute(2, 0, 1).cpu().numpy()
@@ -185,4 +186,4 @@ def _rim(labels: Labels) -> NDArray[np.bool_]:
     """Pixels whose neighbours belong to another object."""
     padded = np.pad(labels, 1, mode="edge")
     sides = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-    return np.any([side != labels for side in sides], axis=0)
+    return np.asarray(np.any([side != labels for side in sides], axis=0))
