@@ -28,7 +28,7 @@ def track(
     model: Model = BUNDLED,
     size: Pixels | None = None,
     queue: Whole = 7,
-    radius: float = 12,
+    radius: float = 8,
     shape: Literal["circle", "square"] = "circle",
     neighbours: Whole = 5,
     temperature: float = 0.05,
