@@ -4,7 +4,8 @@
 
 Data: `davis` (eight sequences of 30 frames of 640 x 360 with one object; `caps` with two objects and three masks).
 Size, temperature and radius were chosen by scores on objects of coco_mini/train pasted into other pictures and moved;
-the radius was decided after the first scores on `davis`, which had 12. J&F leaves out the first frame and the last one; of `caps`, all masks but the first count. `seconds` is the
+the radius was decided after the first scores on `davis`, which had 12.
+J&F leaves out the first frame and the last one; of `caps`, all masks but the first count. `seconds` is the
 time per frame of one sequence, reading included; `x forward` divides it by the backbone's forward alone, on the same
 frames in the same run.
 """
