@@ -12,7 +12,7 @@ from dinokit.cli.verb import JOBS, Verb
 VERB = Verb(
     "discover",
     JOBS,
-    60,
+    7,
     "Find what stands out in pictures, their segments or alike places, without labels.",
     (
         "dinokit discover photos/ --out found",

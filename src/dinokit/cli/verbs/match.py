@@ -11,7 +11,7 @@ from dinokit.errors import UserError
 VERB = Verb(
     "match",
     JOBS,
-    20,
+    5,
     "Find the places of two pictures that show the same.",
     (
         "dinokit match left.jpg right.jpg --out matches.png",

@@ -9,7 +9,7 @@ from dinokit.cli.verb import JOBS, Verb
 VERB = Verb(
     "track",
     JOBS,
-    60,
+    6,
     "Follow objects through a video from their masks in its first frame.",
     (
         "dinokit track clip.mp4 --mask first.png --out labels",
