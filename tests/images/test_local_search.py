@@ -2,11 +2,11 @@
 
 import numpy as np
 import torch
+from helpers_pictures import PHOTOS
 
 from dinokit.images.local_search import search_locally, shrink
 from dinokit.images.read import read
 from dinokit.images.warp import warp
-from tests.helpers_pictures import PHOTOS
 
 PHOTO = read(PHOTOS[0])
 
