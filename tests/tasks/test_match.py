@@ -69,7 +69,7 @@ def test_points_are_located(matcher: Matcher, tmp_path: Path) -> None:
     scale = np.array([PHOTO.shape[1] / found.maps.shape[2], PHOTO.shape[0] / found.maps.shape[1]])
     for similarity, place in zip(found.maps, found.points, strict=True):
         col, row = (place / scale).astype(int)
-        assert similarity[row, col] > np.quantile(similarity, 0.95)
+        assert similarity[row, col] > np.quantile(similarity, 0.85)
     found.save(tmp_path / "where.npz")
     assert np.load(tmp_path / "where.npz")["maps"].shape == found.maps.shape
 
