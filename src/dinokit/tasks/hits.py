@@ -119,6 +119,12 @@ class PictureGroups:
         """What the JSON file holds."""
         return {"threshold": self.threshold, "groups": [list(group) for group in self.groups]}
 
+    def lines(self, removed: int = 0) -> list[str]:
+        """For the terminal: a line for each picture, the first of a group at the margin, and how many there are."""
+        named = [("  " if n else "") + path for group in self.groups for n, path in enumerate(group)]
+        said = f"{len(self.groups)} groups, {len(self.extra)} pictures too many"
+        return [*named, f"{said}, {removed} removed" if removed else said]
+
 
 def save_hits(path: str | Path, found: Sequence[Hits]) -> None:
     """Write what several searches found into one file; see `Hits.save`."""

@@ -30,7 +30,8 @@ __all__ = ["Collection"]
 T = TypeVar("T")
 
 
-def _silently(items: Iterable[T], total: int, label: str, done: int = 0) -> Iterable[T]:
+def silently(items: Iterable[T], total: int, label: str, done: int = 0) -> Iterable[T]:
+    """Hand on items and show nothing."""
     return items
 
 
@@ -44,7 +45,7 @@ class Collection(Searchable):
         *,
         tokens: Tokens | None = None,
         whiten: bool = True,
-        track: Track = _silently,
+        track: Track = silently,
     ) -> None:
         """Open a table that `dinokit embed` wrote; its vectors are unpacked beside it at the first time.
 
