@@ -7,6 +7,7 @@ mapped into memory.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from dinokit.errors import UserError
 
 _SCORES = 1 << 24
 """Similarities that exist at a time."""
-_ROWS = 1 << 16
+_ROWS = 1 << 15
 """Vectors that are looked at together by few queries: more than caches hold, few enough to choose from quickly."""
 _TILE = 4096
 _PAIRS = 1 << 22
@@ -41,14 +42,29 @@ def nearest(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _nearest(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    best, rows = torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
-    for start in range(0, len(bank), _ROWS):
+    def look(start: int) -> tuple[Tensor, Tensor]:
         block = bank[start : start + _ROWS]
-        scores = (block @ queries[0])[None] if len(queries) == 1 else queries @ block.T  # [Q, n]
-        top = scores.topk(min(k, len(block)))
-        best, place = torch.cat([best, top.values], 1).topk(min(k, best.shape[1] + top.values.shape[1]))
-        rows = torch.cat([rows, top.indices + start], 1).gather(1, place)
-    return best, rows
+        top = _cosines(block, queries).topk(min(k, len(block)))
+        return top.values, top.indices + start
+
+    starts = range(0, len(bank), _ROWS)
+    if len(queries) == 1 and torch.get_num_threads() > 1:
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            found = list(pool.map(look, starts))
+    else:
+        found = [look(start) for start in starts]
+    best, rows = (torch.cat(parts, 1) for parts in zip(*found, strict=True))  # [Q, k for each block]
+    top = best.topk(k)
+    return top.values, rows.gather(1, top.indices)
+
+
+def _cosines(block: Tensor, queries: Tensor) -> Tensor:
+    """[n, D] and [Q, D] -> [Q, n]. For one query memory is the limit: NumPy's loop reads it twice as fast as a product
+    through MKL does on AMD, and as fast elsewhere.
+    """
+    if len(queries) == 1:
+        return torch.from_numpy(np.vecdot(block.numpy(), queries[0].numpy()))[None]
+    return queries @ block.T
 
 
 def groups(bank: Tensor, threshold: float) -> list[NDArray[np.int64]]:

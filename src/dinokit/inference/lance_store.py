@@ -108,7 +108,7 @@ class LanceStore:
     def tidy(self) -> None:
         """Join the many small pieces that single additions leave."""
         with self._asked():
-            if self._table.stats().fragment_stats.num_fragments > _FRAGMENTS:
+            if self._table.stats()["fragment_stats"]["num_fragments"] > _FRAGMENTS:
                 self._table.optimize(cleanup_older_than=_KEPT)
 
     def _scan(self, columns: list[str]) -> Iterable[pa.RecordBatch]:

@@ -86,6 +86,8 @@ def open_table(path: Path, tokens: Tokens | None = None) -> VectorTable:
     tokens: what a vector is made of; None: the class token where the table has it. Raises `UserError` for what is no
     such table, an empty one, and tokens that it does not have.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder", "name a table, FILE.parquet, as dinokit embed writes it")
     try:
         handle = pa.OSFile(os.fspath(path))
         changed = os.stat(path).st_mtime_ns
@@ -94,8 +96,6 @@ def open_table(path: Path, tokens: Tokens | None = None) -> VectorTable:
         schema = file.schema_arrow
     except FileNotFoundError:
         raise UserError(f"{path} is not found", "make it with dinokit embed PICTURES --out FILE.parquet") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder", "name a table, FILE.parquet, as dinokit embed writes it") from None
     except (pa.ArrowException, OSError, ValueError) as problem:
         if isinstance(problem, OSError) and problem.errno is not None:  # of the system, not of the content
             raise UserError(f"{path} cannot be read ({os.strerror(problem.errno)})", "check the file") from None

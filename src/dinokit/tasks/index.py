@@ -40,7 +40,7 @@ from dinokit.inference.stream import Stream
 from dinokit.inference.vector_space import Floats, Origin, Whitening, join
 from dinokit.tasks.hits import Hits, PictureGroups
 from dinokit.tasks.retrieve import Collection, silently
-from dinokit.tasks.searching import ABOUT, DUPLICATE, Entry, Searchable
+from dinokit.tasks.searching import ABOUT, Entry, Searchable
 
 __all__ = ["Index"]
 
@@ -116,6 +116,8 @@ class Index(Searchable):
         if bool(paths) == (where is not None):
             raise UserError("what to remove is not clear", 'give paths, or --where such as "width < 64"')
         removed = self.store.remove(f"path IN ({quoted(paths)})" if where is None else where)
+        if paths and not removed:
+            raise UserError(f"{self.place} has no picture {paths[0]}", "give paths as dinokit index search prints them")
         if removed:
             self._settle()
         return removed
@@ -139,8 +141,12 @@ class Index(Searchable):
         found = self.store.take(ids.tolist(), ABOUT)
         return [entry | {"similarity": float(cosine)} for entry, cosine in zip(found, similarity, strict=True)]
 
-    def duplicates(self, threshold: float = DUPLICATE) -> PictureGroups:
-        """Groups of pictures whose similarity is at least `threshold`. Costs the square of their number."""
+    def duplicates(self, threshold: float | None = None) -> PictureGroups:
+        """Groups of pictures whose similarity is at least `threshold` (None: 0.9; 0.99 for plain vectors).
+
+        Compares each picture with each other.
+        """
+        threshold = self.threshold(threshold)
         blocks = list(self.store.vectors())
         if not blocks:
             return PictureGroups((), threshold, self.place.parent)

@@ -23,7 +23,7 @@ from dinokit.inference.vector_space import Floats
 from dinokit.inference.vector_table import open_table
 from dinokit.inference.vectors import unpack
 from dinokit.tasks.hits import Hits, PictureGroups
-from dinokit.tasks.searching import ABOUT, DUPLICATE, Entry, Searchable
+from dinokit.tasks.searching import ABOUT, Entry, Searchable
 
 __all__ = ["Collection"]
 
@@ -77,8 +77,12 @@ class Collection(Searchable):
         similarity, rows = nearest(self.vectors.rows, queries, k)
         return similarity.numpy(), rows.numpy()
 
-    def duplicates(self, threshold: float = DUPLICATE) -> PictureGroups:
-        """Groups of pictures whose similarity is at least `threshold`. Costs the square of their number."""
+    def duplicates(self, threshold: float | None = None) -> PictureGroups:
+        """Groups of pictures whose similarity is at least `threshold` (None: 0.9; 0.99 for plain vectors).
+
+        Compares each picture with each other.
+        """
+        threshold = self.threshold(threshold)
         found = groups(self.vectors.rows, threshold)
         return self.grouped([self.table.rows(rows.tolist(), ABOUT) for rows in found], threshold)
 

@@ -25,8 +25,8 @@ __all__: list[str] = []
 
 FIRST = 12
 """Hits unless it is said, or the whole collection where that is smaller."""
-DUPLICATE = 0.9
-"""Similarity from which on pictures are near-duplicates unless it is said."""
+DUPLICATE, PLAIN_DUPLICATE = 0.9, 0.99
+"""Similarity from which on pictures are near-duplicates unless it is said, of whitened and of plain vectors."""
 
 Entry = dict[str, Any]
 """A row of a collection: path, width, height, and similarity to a query."""
@@ -76,7 +76,7 @@ class Searchable(ABC):
         return self._collect(name_of(picture), seen, ordered[:wanted])
 
     def _rerank(self, found: Sequence[Entry], patches: Tensor) -> list[Entry]:
-        """The entries with their patch similarity, best first; files that cannot be read come last."""
+        """The entries with their patch similarity, by its sum with the other; files that are gone have none."""
         compared = []
         for entry in found:
             try:
@@ -84,7 +84,7 @@ class Searchable(ABC):
                 compared.append(entry | {"patches": patch_similarity(patches, other)})
             except ReadError:
                 compared.append(entry)
-        return sorted(compared, key=lambda entry: -entry.get("patches", -1.0))
+        return sorted(compared, key=lambda entry: -entry["similarity"] - entry.get("patches", 0.0))
 
     def _collect(self, name: str, seen: Seen, found: Sequence[Entry]) -> Hits:
         return Hits(
@@ -96,6 +96,10 @@ class Searchable(ABC):
             np.array([entry.get("patches", math.nan) for entry in found], np.float32),
             self.place.parent,
         )
+
+    def threshold(self, given: float | None) -> float:
+        """The similarity from which on pictures are near-duplicates."""
+        return (PLAIN_DUPLICATE if self.whitening is None else DUPLICATE) if given is None else given
 
     def grouped(self, groups: Sequence[Sequence[Entry]], threshold: float) -> PictureGroups:
         """Groups of entries as paths, the largest picture of each first."""

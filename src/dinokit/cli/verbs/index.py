@@ -167,7 +167,7 @@ def dedupe(
     index: Path,
     /,
     *,
-    threshold: float = 0.9,
+    threshold: float | None = None,
     remove: Annotated[bool, Parameter(negative=())] = False,
     out: Out | None = None,
     json: Json = False,
@@ -179,7 +179,8 @@ def dedupe(
     index
         The index, or a table of embeddings (FILE.parquet).
     threshold
-        Cosine from which on two pictures are linked; a group is what is linked by a chain.
+        Similarity from which on two pictures are linked; without it 0.9, or 0.99 for vectors that are not whitened. A
+        group is what is linked by a chain.
     remove
         Remove from the index all but the picture with most pixels of each group. Their files stay.
     out
