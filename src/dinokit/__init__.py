@@ -35,13 +35,13 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(_PLACES[name]), name)
     if name[:1].isupper():
         for job in _jobs():
-            if name in job.__all__:
+            if name in getattr(job, "__all__", ()):
                 return getattr(job, name)
     raise AttributeError(f"module 'dinokit' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *(name for job in _jobs() for name in job.__all__)])
+    return sorted([*__all__, *(name for job in _jobs() for name in getattr(job, "__all__", ()))])
 
 
 def _jobs() -> list[Any]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Group
 
 from dinokit.checkpoints.names import printable
 from dinokit.cli import verbs
@@ -51,7 +51,7 @@ def _add(app: App, verb: Verb, position: int) -> None:
     if not verb.parts:
         app.command(f"{place}:{verb.name}", **shown)
         return
-    group = App(**shown, help_format="plaintext")
+    group = App(**shown, help_format="plaintext", group_commands=Group("Verbs", sort_key=0))
     for number, (part, summary) in enumerate(verb.parts):
         group.command(f"{place}:{part}", name=part, help=summary, sort_key=number)
     app.command(group)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -46,6 +47,12 @@ class Opening:
         from dinokit.inference.backbone import Backbone
 
         return Backbone(self.model(name), self.device, self.precision, self.runtime)
+
+    def of_head(self, folder: Path) -> Backbone:
+        """The backbone that the head in `folder` was trained on."""
+        from dinokit.heads.saved import backbone_of
+
+        return self.backbone(backbone_of(folder))
 
 
 AUTO = Opening()

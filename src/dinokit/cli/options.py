@@ -36,5 +36,11 @@ Pixels = Annotated[int, Parameter(converter=_pixels)]
 """The value of --size."""
 Json = Annotated[bool, Parameter(negative=())]
 """Whether to print one JSON object."""
+Flag = Annotated[bool, Parameter(negative=())]
+"""Whether to do what the option is called."""
 Out = Annotated[Path, Parameter(converter=_place)]
 """Where to write."""
+Layers = Annotated[list[Whole], Parameter(consume_multiple=True, negative=())]
+"""Numbers of blocks."""
+Scales = Annotated[list[float], Parameter(consume_multiple=True, negative=())]
+"""Multiples of a size."""

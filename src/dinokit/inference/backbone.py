@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -68,6 +70,7 @@ class Backbone:
         self.stored: Network = model.network.eval().to(self.device)
         """The network with weights as they are stored, which may be in bf16."""
         self._prepared: Prepared | Compiled | None = None
+        self._fingerprint = ""
 
     @property
     def network(self) -> Network:
@@ -109,7 +112,17 @@ class Backbone:
 
     def refresh(self) -> None:
         """Take up changed weights of `network`."""
-        self._prepared = None
+        self._prepared, self._fingerprint = None, ""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the weights' values and of all else that decides the features, in whatever format they are stored.
+
+        What was made with this backbone, heads and cached features, is kept under it.
+        """
+        if not self._fingerprint:
+            self._fingerprint = _fingerprint(self.stored, self.info)
+        return self._fingerprint
 
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> Features:
@@ -244,6 +257,15 @@ class Backbone:
                 f"pictures of {height} x {width} px have sides that are no multiples of {multiple}",
                 "resize to multiples, or use encode(), which does",
             )
+
+
+def _fingerprint(network: Network, info: ModelInfo) -> str:
+    config = info.to_config()
+    digest = hashlib.sha256(json.dumps([config[name] for name in ("network", "mean", "std")]).encode())
+    for name, weight in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load(

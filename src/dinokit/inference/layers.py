@@ -37,6 +37,12 @@ class Look:
         return Look(layers, backbone.info.image_size if self.size is None else self.size, self.fit)
 
 
+def layer_widths(backbone: Backbone, layers: Sequence[int]) -> list[int]:
+    """Width D of the features of each layer; those of a ConvNeXt differ."""
+    widths = getattr(backbone.spec, "widths", None) or (backbone.embed_dim,) * backbone.depth
+    return [widths[layer] for layer in layers]
+
+
 @dataclass(frozen=True)
 class PictureFeatures:
     """One picture as a job sees it."""

@@ -1,0 +1,46 @@
+"""Runs the jobs and prints their tables."""
+
+import argparse
+import json
+import time
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+from benchmarks import tasks
+from benchmarks.data import data_folder
+from benchmarks.machine import describe
+from benchmarks.results import RESULTS, show
+from benchmarks.tasks.models import both_models
+
+FILE = RESULTS / "tasks.json"
+
+
+def main() -> None:
+    names = [module.name for module in iter_modules(tasks.__path__) if module.name not in ("__main__", "models")]
+    parser = argparse.ArgumentParser(description=tasks.__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("jobs", nargs="*", choices=[*names, []], help="which jobs; all of them without")
+    parser.add_argument("--model", default="dinokit_vitt16")
+    parser.add_argument("--again", action="store_true")
+    chosen = parser.parse_args()
+    models, data = both_models(chosen.model), data_folder()
+    fingerprint = models[chosen.model].fingerprint
+    for name in chosen.jobs or names:
+        done: dict[str, Any] = json.loads(FILE.read_text()) if FILE.exists() else {}
+        if chosen.again or done.get(name, {}).get("weights") != fingerprint:
+            started = time.perf_counter()
+            rows = import_module(f"benchmarks.tasks.{name}").measure(models, data)
+            seconds = round(time.perf_counter() - started)
+            done[name] = {"weights": fingerprint, "machine": describe(), "seconds": seconds, "rows": rows}
+            FILE.write_text(json.dumps(dict(sorted(done.items())), indent=1) + "\n", encoding="utf-8")
+        print_rows(name, done[name]["rows"])
+
+
+def print_rows(name: str, rows: list[dict[str, Any]]) -> None:
+    """The table of a job, with all columns that any row has."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    show(name, columns, [[row.get(column, "") for column in columns] for row in rows])
+
+
+if __name__ == "__main__":
+    main()

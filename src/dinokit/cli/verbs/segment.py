@@ -1,0 +1,160 @@
+"""`dinokit segment`: a class for every pixel, learnt from pictures with masks."""
+
+from pathlib import Path
+
+from dinokit.cli.learning import SETTINGS, Learning
+from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
+from dinokit.cli.options import Flag, Json, Layers, Out, Pixels, Scales, Whole
+from dinokit.cli.verb import JOBS, Verb
+
+VERB = Verb(
+    "segment",
+    JOBS,
+    3,
+    "Give every pixel a class: fit a head on pictures with masks, then predict or evaluate.",
+    (
+        "dinokit segment fit streets/train --out streets-head",
+        "dinokit segment predict streets-head new-streets/ --out labels",
+        "dinokit segment evaluate streets-head streets/val",
+    ),
+    "Pictures lie in DATA/images, indexed or grey masks of the same names in DATA/masks; DATA/classes.txt names the "
+    "classes, one a line from 0.",
+    (
+        ("fit", "Train a head on pictures with masks."),
+        ("predict", "Write the classes of pictures as indexed PNG, and in colours over the picture."),
+        ("evaluate", "Measure a head on pictures with masks: intersection over union."),
+    ),
+)
+
+
+def fit(
+    data: str,
+    /,
+    *,
+    out: Out,
+    validation: str | None = None,
+    model: Model = BUNDLED,
+    size: Pixels | None = None,
+    layers: Layers | None = None,
+    ignore: Whole = 255,
+    augment: Flag = False,
+    learning: Learning = SETTINGS,
+    opening: Opening = AUTO,
+    json: Json = False,
+) -> None:
+    """Train a head on pictures with masks.
+
+    Parameters
+    ----------
+    data
+        A folder with images/ and masks/, a CSV file with the columns of both paths, or a COCO file.
+    out
+        Folder for the head.
+    validation
+        Pictures with masks to choose the best step by; without it, a tenth of DATA.
+    size
+        Short side in pixels at which pictures are looked at; larger gives finer borders and takes longer.
+    layers
+        Blocks whose features the head reads, negative from the end; without it, the last four.
+    ignore
+        The mask value that counts for nothing.
+    augment
+        Learn from crops, mirror images and other light, drawn anew each time: for few pictures, or on a GPU.
+    json
+        Print one JSON object: score (mean IoU on the validation pictures), step, classes.
+    """
+    from dinokit.checkpoints.folders import make_folder
+    from dinokit.cli.output import keeping, print_json, put, track
+    from dinokit.tasks.segment import LAYERS, Segmenter
+
+    make_folder(out)
+    segmenter = Segmenter(opening.backbone(model), size, layers or LAYERS)
+    with keeping(out):
+        keep = out / "progress.pt"
+        fitted = segmenter.fit(data, validation, ignore=ignore, settings=learning.settings(), track=track, keep=keep)
+    segmenter.save(out)
+    if json:
+        print_json({"score": round(fitted.score, 2), "step": fitted.step, "classes": segmenter.classes})
+    else:
+        put(f"mean IoU {fitted.score:.1f} % on the validation pictures after {fitted.step} steps; the head is in {out}")
+
+
+def predict(
+    head: Path,
+    images: list[str],
+    /,
+    *,
+    out: Out = Path("segments"),
+    flip: Flag = False,
+    scales: Scales | None = None,
+    opening: Opening = AUTO,
+    json: Json = False,
+) -> None:
+    """Write the classes of pictures as indexed PNG, and in colours over the picture.
+
+    Parameters
+    ----------
+    head
+        The folder that `fit` wrote.
+    images
+        Pictures, folders or patterns.
+    out
+        Folder for NAME.png, the numbers of the classes, and NAME-drawn.jpg.
+    flip
+        Look at each picture mirrored too, and take the mean.
+    scales
+        Look at each picture at these multiples of the size, and take the mean.
+    json
+        Print one JSON object: the files, and the share of each class in each picture.
+    """
+    from dinokit.cli.output import print_json, put, track
+    from dinokit.inference.views import expand
+    from dinokit.tasks.results import free_names, save_picture
+    from dinokit.tasks.segment import Segmenter
+
+    segmenter = Segmenter.load(head, opening.of_head(head))
+    sources = expand(images)
+    found = []
+    for name, source in track(zip(free_names(sources, out), sources, strict=True), len(sources), "segmenting"):
+        result = segmenter.predict_with_care(source, scales or (1.0,), flip)
+        result.save(out / f"{name}.png")
+        save_picture(out / f"{name}-drawn.jpg", result.draw())
+        found.append({"picture": str(source), "labels": str(out / f"{name}.png"), "shares": result.shares()})
+        if not json:
+            put(out / f"{name}.png")
+    if json:
+        print_json({"pictures": found})
+
+
+def evaluate(
+    head: Path,
+    data: str,
+    /,
+    *,
+    ignore: Whole = 255,
+    opening: Opening = AUTO,
+    json: Json = False,
+) -> None:
+    """Measure a head on pictures with masks: intersection over union.
+
+    Parameters
+    ----------
+    head
+        The folder that `fit` wrote.
+    data
+        A folder with images/ and masks/, a CSV file with the columns of both paths, or a COCO file.
+    ignore
+        The mask value that counts for nothing.
+    json
+        Print one JSON object: miou, pixel_accuracy, mean_accuracy (%), iou by class (null where there is none).
+    """
+    from dinokit.cli.output import print_json, put, track
+    from dinokit.tasks.segment import Segmenter
+
+    score = Segmenter.load(head, opening.of_head(head)).evaluate(data, ignore=ignore, track=track)
+    if json:
+        print_json({**score.to_row(), "iou": score.by_class()})
+        return
+    put(f"mean IoU {score.miou:.1f} %, pixel accuracy {score.pixel_accuracy:.1f} %")
+    for name, value in score.by_class().items():
+        put(f"{'–' if value is None else f'{value:.1f}':>6}  {name}")

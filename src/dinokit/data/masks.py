@@ -1,0 +1,60 @@
+"""Masks of classes beside pictures: read, checked, and brought to one form, whatever values stand for "nothing"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dinokit.data.pairs import Pairs
+from dinokit.errors import UserError
+
+Mask = NDArray[np.uint8]
+
+IGNORE = 255
+"""The label of pixels that count for nothing."""
+_IGNORED_NAMES = ("void", "ignore", "unlabelled", "unlabeled")
+
+
+def read_masks(pairs: Pairs, ignore: int = IGNORE) -> list[Mask]:
+    """The mask of each picture, see `read_mask`."""
+    return [read_mask(pairs, i, ignore) for i in range(len(pairs))]
+
+
+def read_mask(pairs: Pairs, i: int, ignore: int = IGNORE) -> Mask:
+    """The classes [H, W] of picture `i`; `IGNORE` where the value is `ignore`, or that of a class called void.
+
+    Raises `UserError` naming the file for values that are no classes, or another size than the picture's.
+    """
+    values = pairs.read_map(i, ignore)
+    if values.dtype.kind == "f" or values.min() < 0 or (values[values != ignore] >= IGNORE).any():
+        what = f"{pairs.maps[i]} has values from {values.min()} to {values.max()}"
+        raise UserError(what, f"classes are whole numbers from 0 to {IGNORE - 1}, {IGNORE} counts for nothing")
+    ignored = [n for n, name in enumerate(pairs.class_names) if name.lower() in _IGNORED_NAMES]
+    return np.where(np.isin(values, [ignore, *ignored]), IGNORE, values).astype(np.uint8)
+
+
+def name_classes(pairs: Pairs, masks: Sequence[Mask]) -> tuple[str, ...]:
+    """Names of the classes, up to the last that occurs. `UserError` for fewer than two, or fewer names than classes."""
+    present = np.unique(np.concatenate([np.unique(mask) for mask in masks]))
+    present = present[present != IGNORE]
+    if len(present) < 2:
+        found = "no class" if not len(present) else f"the one class {present[0]}"
+        raise UserError(f"the masks of {pairs.name} have {found}", "segmentation needs two classes or more")
+    count = int(present[-1]) + 1
+    if not pairs.class_names:
+        return tuple(f"class {n}" for n in range(count))
+    if count > len(pairs.class_names):
+        what = f"the masks of {pairs.name} have the class {present[-1]}, classes.txt names {len(pairs.class_names)}"
+        raise UserError(what, "add a line for each class")
+    return pairs.class_names[:count]
+
+
+def check_classes(pairs: Pairs, masks: Sequence[Mask], count: int) -> None:
+    """Raise `UserError` naming the mask that has a class from `count` on."""
+    for i, mask in enumerate(masks):
+        strange = [int(value) for value in np.unique(mask) if count <= value < IGNORE]
+        if strange:
+            what = f"{pairs.maps[i]} has the class {strange[0]}, which the masks of the training do not have"
+            raise UserError(what, "give both sets the same classes")

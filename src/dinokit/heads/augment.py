@@ -1,0 +1,50 @@
+"""Crops, mirror images and other light, drawn anew each time a picture with a map is learnt from.
+
+The features of such a picture cannot be kept, so each step costs a pass of the backbone: worth it on a GPU, or where
+labelled pictures are few.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dinokit.images.read import Picture
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How pictures are changed."""
+
+    area: tuple[float, float] = (0.3, 1.0)
+    """Least and greatest share of the picture that a crop takes."""
+    mirror: float = 0.5
+    """Probability of a mirrored picture."""
+    light: float = 0.3
+    """Brightness, contrast and saturation: factors of 1 ± this."""
+
+    def draw(
+        self, picture: Picture, maps: tuple[NDArray[Any], ...], generator: torch.Generator
+    ) -> tuple[Picture, tuple[NDArray[Any], ...]]:
+        """A changed picture uint8 [h, w, 3], and the maps [h, w] of its pixels."""
+        height, width = picture.shape[:2]
+        share, down, across, mirrored, *light = torch.rand(7, generator=generator).tolist()
+        side = (self.area[0] + share * (self.area[1] - self.area[0])) ** 0.5
+        high, wide = max(round(height * side), 1), max(round(width * side), 1)
+        top, left = round(down * (height - high)), round(across * (width - wide))
+        window = (slice(top, top + high), slice(left, left + wide))
+        step = -1 if mirrored < self.mirror else 1
+        cut = [np.ascontiguousarray(values[window][:, ::step]) for values in (picture, *maps)]
+        return self._light(cut[0], [1 + self.light * (2 * value - 1) for value in light]), tuple(cut[1:])
+
+    def _light(self, picture: Picture, factors: list[float]) -> Picture:
+        brightness, contrast, saturation = factors
+        values = picture.astype(np.float32) * brightness
+        values = values.mean() + (values - values.mean()) * contrast
+        grey = values.mean(axis=2, keepdims=True)
+        values = grey + (values - grey) * saturation
+        return np.asarray(np.clip(np.round(values), 0, 255), dtype=np.uint8)

@@ -1,0 +1,65 @@
+"""How results are written: into formats that others read, by the name's ending, whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dinokit.checkpoints.folders import make_folder
+from dinokit.checkpoints.save import write_atomically
+from dinokit.errors import UserError
+from dinokit.images.read import Picture, Source
+
+
+def save_labels(path: Path, labels: NDArray[np.uint8], colours: Picture) -> None:
+    """Write numbers [H, W] as an indexed PNG with `colours` [K, 3], or as they are where the name ends in .npy."""
+    if path.suffix == ".npy":
+        return save_array(path, labels)
+    image = Image.fromarray(labels, mode="P")
+    image.putpalette(np.asarray(colours, dtype=np.uint8).tobytes())
+    return save_image(path, image, (".png",))
+
+
+def save_array(path: Path, values: NDArray[Any]) -> None:
+    """Write an array as .npy."""
+    content = io.BytesIO()
+    np.save(content, values, allow_pickle=False)
+    write_atomically(path, content.getvalue())
+
+
+def save_picture(path: Path, picture: Picture) -> None:
+    """Write a picture uint8 [H, W, 3] as .png or .jpg."""
+    save_image(path, Image.fromarray(picture), (".png", ".jpg", ".jpeg"))
+
+
+def save_image(path: Path, image: Image.Image, endings: tuple[str, ...]) -> None:
+    """Write a Pillow picture. `UserError` for another ending than these."""
+    if path.suffix.lower() not in endings:
+        raise UserError(f"{path} has no ending that can be written", f"name it {' or '.join(endings)}")
+    content = io.BytesIO()
+    image.save(content, "PNG" if path.suffix.lower() == ".png" else "JPEG", quality=92)
+    write_atomically(path, content.getvalue())
+
+
+def free_names(sources: Sequence[Source], out: Path) -> list[str]:
+    """A name for the results of each picture in the folder `out`, which is made: of its file, none of them twice.
+
+    -2, ... is added where another has the name. Raises `UserError` where the folder cannot be written.
+    """
+    make_folder(out)
+    names: dict[str, None] = {}
+    for number, source in enumerate(sources):
+        stem = Path(source).stem if isinstance(source, (str, os.PathLike)) else f"picture-{number}"
+        name, count = stem, 1
+        while name in names:
+            count += 1
+            name = f"{stem}-{count}"
+        names[name] = None
+    return list(names)

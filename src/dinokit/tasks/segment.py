@@ -1,0 +1,215 @@
+"""Semantic segmentation: a class for every pixel, from a linear head on frozen patch features (DINOv3, section 6.1).
+
+The head learns from labelled pixels drawn at random (`heads.pixels`), from features that are computed once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dinokit.data.masks import IGNORE, Mask, check_classes, name_classes, read_mask, read_masks
+from dinokit.data.pairs import open_pairs
+from dinokit.data.track import Track
+from dinokit.errors import UserError
+from dinokit.heads.augment import Augmentation
+from dinokit.heads.dense import LinearDenseHead
+from dinokit.heads.fit import Candidate, Fit, FitSettings, Fitted, Material
+from dinokit.heads.pixels import LabelledMap, PixelBatch, look_and_draw, outputs_at_pixels, outputs_for_picture
+from dinokit.heads.saved import backbone_of, fill_head, load_head, save_head
+from dinokit.heads.segmentation_scores import ConfusionMatrix, SegmentationScore
+from dinokit.images.draw import draw_labels, legend, palette
+from dinokit.images.geometry import Size
+from dinokit.images.read import Picture, Source, read
+from dinokit.inference.backbone import Backbone, load
+from dinokit.inference.cache import FeatureCache
+from dinokit.inference.layers import Look, PictureFeatures, layer_widths, read_pictures
+from dinokit.inference.stored_features import StoredFeatures
+from dinokit.tasks.fitting import hold_out, silent
+from dinokit.tasks.results import save_labels
+from dinokit.tasks.task import PictureTask
+
+__all__ = ["Segmenter"]
+
+LAYERS = (-4, -3, -2, -1)
+SAMPLED = 1024
+"""Labelled pixels that are drawn of each picture at each step."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The class of every pixel of a picture."""
+
+    labels: NDArray[np.uint8]
+    """[H, W], numbers of `classes`."""
+    confidence: NDArray[np.float32]
+    """[H, W], the probability of that class."""
+    classes: tuple[str, ...]
+    picture: Picture
+
+    def draw(self) -> Picture:
+        """The classes in colours over the picture, with a legend of those that occur."""
+        shown = draw_labels(self.labels, len(self.classes), self.picture)
+        present = np.unique(self.labels)
+        names = legend([self.classes[n] for n in present], palette(len(self.classes))[present], shown.shape[1])
+        return np.concatenate([shown, names])
+
+    def shares(self) -> dict[str, float]:
+        """The share of the picture that each class takes, 0 to 1, of those that occur."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes)) / self.labels.size
+        return {name: round(float(share), 4) for name, share in zip(self.classes, counts, strict=True) if share}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the labels as an indexed PNG, or as an array where the name ends in .npy."""
+        save_labels(Path(path), self.labels, palette(len(self.classes)))
+
+
+class Segmenter(PictureTask[Segmentation]):
+    """Gives every pixel a class. `fit` it on pictures with masks, or `load` one.
+
+    size: the short side at which pictures are looked at; larger gives finer borders. layers: blocks whose features
+    the head reads.
+    """
+
+    def __init__(self, backbone: Backbone, size: Size | None = None, layers: Sequence[int] = LAYERS) -> None:
+        super().__init__(backbone, Look(tuple(layers), size))
+        self.classes: tuple[str, ...] = ()
+        self.head: LinearDenseHead | None = None
+
+    def fit(
+        self,
+        data: str | os.PathLike[str],
+        validation: str | os.PathLike[str] | None = None,
+        *,
+        ignore: int = IGNORE,
+        settings: FitSettings | None = None,
+        augmentation: Augmentation | None = None,
+        cache: FeatureCache | None = None,
+        track: Track = silent,
+        keep: Path | None = None,
+    ) -> Fitted:
+        """Train the head on pictures with masks (`data.pairs`); without `validation`, a tenth of them is held out.
+
+        ignore: the mask value that counts for nothing; classes called void or unlabelled do not either. augmentation:
+        how pictures are changed each time they are learnt from; each step then needs a pass of the backbone. keep: a
+        file for unfinished work. Raises `UserError` naming the file for masks that do not fit.
+        """
+        settings, cache = settings or FitSettings(), cache or FeatureCache()
+        pairs = open_pairs(data)
+        train, checked = (pairs, open_pairs(validation)) if validation is not None else hold_out(pairs, settings.seed)
+        masks = [read_masks(part, ignore) for part in (train, checked)]
+        self.classes = name_classes(train, masks[0])
+        check_classes(checked, masks[1], len(self.classes))
+        labels = [LabelledMap(mask, mask != IGNORE) for mask in masks[0]]
+        stores = [StoredFeatures(self.backbone, part, self.look, cache) for part in (train, checked)]
+        for store in stores[1:] if augmentation else stores:
+            store.prepare(track)
+        candidates = {"linear": Candidate(self._build_head(settings.seed), settings.lr)}
+        material = Material(
+            examples=len(train),
+            batch=lambda chosen, generator: look_and_draw(stores[0], labels, chosen, SAMPLED, generator, augmentation),
+            loss=_loss,
+            score=lambda head: _score(head, stores[1], masks[1], self.classes),
+        )
+        fitted = Fit(candidates, material, settings, keep, f"{self.backbone.fingerprint} {data} {augmentation}").run(
+            track
+        )
+        assert isinstance(fitted.head, LinearDenseHead)
+        self.head = fitted.head
+        return fitted
+
+    def read(self, seen: PictureFeatures) -> Segmentation:
+        """The class of every pixel."""
+        height, width = seen.picture.shape[:2]
+        logits = outputs_for_picture(self._trained(), seen.layers, height, width)
+        return self._decide(logits.softmax(dim=0), seen.picture)
+
+    def predict_with_care(self, picture: Source, scales: Sequence[float] = (1.0,), flip: bool = False) -> Segmentation:
+        """The mean of several looks at one picture: at sizes times `scales`, and mirrored too if `flip`.
+
+        Slower and a little better (multi-scale testing, as published results for segmentation use it).
+        """
+        whole = read(picture, channels=self.backbone.spec.in_channels)
+        height, width = whole.shape[:2]
+        total = torch.zeros(len(self.classes), height, width)
+        for view, mirrored in ((whole, False), (whole[:, ::-1].copy(), True))[: 2 if flip else 1]:
+            for scale in scales:
+                look = Look(self.look.layers, _scaled(self.look.size, scale, whole), self.look.fit)
+                [seen] = read_pictures(self.backbone, [view], look)
+                found = outputs_for_picture(self._trained(), seen.layers, height, width).softmax(dim=0)
+                total += found.flip(-1) if mirrored else found
+        return self._decide(total / (len(scales) * (2 if flip else 1)), whole)
+
+    def evaluate(
+        self, data: str | os.PathLike[str], *, ignore: int = IGNORE, track: Track = silent
+    ) -> SegmentationScore:
+        """Intersection over union on pictures with masks. Raises as `fit`, and for values that are no class."""
+        pairs, matrix = open_pairs(data), ConfusionMatrix(len(self.classes))
+        sources = [path.as_posix() for path in pairs.paths]
+        results = zip(range(len(pairs)), self.predict_each(sources), strict=True)
+        for i, result in track(results, len(pairs), "segmenting"):
+            mask = read_mask(pairs, i, ignore)
+            check_classes(pairs.part([i]), [mask], len(self.classes))
+            matrix.add(mask, result.labels, IGNORE)
+        return matrix.score(self.classes)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the trained head; `load` reads it."""
+        settings = {"classes": self.classes, "layers": self.look.layers, "size": self.look.size, "fit": self.look.fit}
+        save_head(Path(folder), "segment", self.backbone, settings, self._trained().state_dict())
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], backbone: Backbone | None = None) -> Segmenter:
+        """A head that `save` wrote. backbone: the one it was trained on; None: loaded by its name."""
+        backbone = load(backbone_of(Path(folder))) if backbone is None else backbone
+        settings, state = load_head(Path(folder), "segment", backbone)
+        segmenter = cls(backbone, _size(settings["size"]), settings["layers"])
+        segmenter.classes = tuple(settings["classes"])
+        segmenter.head = segmenter._build_head(0)
+        fill_head(segmenter.head, state, folder)
+        segmenter.head.eval()
+        return segmenter
+
+    def _build_head(self, seed: int) -> LinearDenseHead:
+        torch.manual_seed(seed)
+        return LinearDenseHead(layer_widths(self.backbone, self.look.layers), len(self.classes))
+
+    def _trained(self) -> LinearDenseHead:
+        if self.head is None:
+            raise UserError("this Segmenter has not learnt any classes", "call fit(), or Segmenter.load(folder)")
+        return self.head
+
+    def _decide(self, probabilities: Tensor, picture: Picture) -> Segmentation:
+        confidence, labels = probabilities.max(dim=0)
+        return Segmentation(labels.to(torch.uint8).numpy(), confidence.numpy(), self.classes, picture)
+
+
+def _loss(head: nn.Module, batch: PixelBatch) -> Tensor:
+    return F.cross_entropy(outputs_at_pixels(head, batch), batch.targets.long())
+
+
+def _score(head: nn.Module, store: StoredFeatures, masks: Sequence[Mask], classes: tuple[str, ...]) -> float:
+    matrix = ConfusionMatrix(len(classes))
+    for i, mask in enumerate(masks):
+        matrix.add(mask, outputs_for_picture(head, store[i], *mask.shape).argmax(dim=0).numpy(), IGNORE)
+    return matrix.score(classes).miou
+
+
+def _scaled(size: Size | None, scale: float, picture: Picture) -> Size:
+    assert size is not None
+    if size == "native":
+        return (round(picture.shape[0] * scale), round(picture.shape[1] * scale))
+    return round(size * scale) if isinstance(size, int) else tuple(round(side * scale) for side in size)
+
+
+def _size(stored: Any) -> Size:
+    return tuple(stored) if isinstance(stored, list) else stored

@@ -1,0 +1,63 @@
+"""Pictures with maps beside them, in the folders that people have."""
+
+from pathlib import Path
+
+import pytest
+from helpers_labels import NAMES, segmentation_folder
+
+from dinokit.data.pairs import open_pairs
+from dinokit.errors import UserError
+
+
+def test_pictures_find_their_maps_by_name(tmp_path: Path) -> None:
+    pairs = open_pairs(segmentation_folder(tmp_path / "a"))
+    assert [path.stem for path in pairs.paths] == [path.stem for path in pairs.maps] == NAMES
+    assert pairs.class_names == ("background", "person", "thing")
+    assert [path.stem for path in pairs.part([2, 0]).maps] == [NAMES[2], NAMES[0]]
+
+
+def test_other_names_and_deeper_folders_are_found(tmp_path: Path) -> None:
+    folder = segmentation_folder(tmp_path / "a")
+    (folder / "images").rename(folder / "rgb")
+    (folder / "masks").rename(folder / "labels")
+    for kind in ("rgb", "labels"):
+        (folder / kind / "day").mkdir()
+        for path in list((folder / kind).glob(f"{NAMES[0]}.*")):
+            path.rename(folder / kind / "day" / path.name)
+    pairs = open_pairs(folder)
+    assert len(pairs) == len(NAMES)
+    assert {path.parent.name for path in pairs.maps} == {"labels", "day"}
+
+
+def test_a_table_names_both(tmp_path: Path) -> None:
+    folder = segmentation_folder(tmp_path)
+    rows = [f"images/{name}.jpg,masks/{name}.png" for name in NAMES[:2]]
+    (folder / "list.csv").write_text("\n".join(["image,mask", *rows, ""]))
+    assert [path.stem for path in open_pairs(folder / "list.csv").maps] == NAMES[:2]
+    (folder / "list.csv").write_text("\n".join(["image,mask", rows[0], f"images/{NAMES[1]}.jpg,masks/none.png"]))
+    with pytest.raises(UserError, match=r"list\.csv, line 3: .*none\.png is not found"):
+        open_pairs(folder / "list.csv")
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    folder = segmentation_folder(tmp_path / "a")
+    (folder / "masks" / f"{NAMES[3]}.png").unlink()
+    with pytest.raises(UserError, match=f"{NAMES[3]}.jpg has no map"):
+        open_pairs(folder)
+    with pytest.raises(UserError, match="nothing is not found"):
+        open_pairs(tmp_path / "nothing")
+    with pytest.raises(UserError, match="no folder images/"):
+        open_pairs(folder / "masks")
+    (tmp_path / "empty" / "images").mkdir(parents=True)
+    (tmp_path / "empty" / "masks").mkdir()
+    with pytest.raises(UserError, match="has no pictures"):
+        open_pairs(tmp_path / "empty")
+
+
+def test_a_mixed_up_table_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("only\nx\n")
+    with pytest.raises(UserError, match="no two columns"):
+        open_pairs(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_bytes(b"image,mask\n\xff\xfe\x00,x\n")
+    with pytest.raises(UserError, match="cannot be read"):
+        open_pairs(tmp_path / "b.csv")

@@ -1,0 +1,162 @@
+"""Segmentation: a head learns from pictures with masks, and everything about masks that can be wrong is said."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers_labels import NAMES, PICTURES, segmentation_folder
+from PIL import Image
+
+import dinokit
+from dinokit.errors import UserError
+from dinokit.heads.augment import Augmentation
+from dinokit.heads.fit import FitSettings
+from dinokit.inference.cache import FeatureCache
+from dinokit.tasks.segment import Segmenter
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+QUICK = FitSettings(steps=60, batch=4, lr=5e-3, validate_every=30)
+
+
+@pytest.fixture(scope="module")
+def backbone() -> dinokit.Backbone:
+    return dinokit.load("dinokit_vitt16", device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return segmentation_folder(tmp_path_factory.mktemp("segmentation"))
+
+
+@pytest.fixture(scope="module")
+def segmenter(backbone: dinokit.Backbone, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
+    segmenter = Segmenter(backbone, size=224, layers=(-3, -1))
+    segmenter.fit(data, data, settings=QUICK, cache=FeatureCache(tmp_path_factory.mktemp("cache")))
+    return segmenter
+
+
+def test_it_learns_what_the_masks_show(segmenter: Segmenter, data: Path) -> None:
+    score = segmenter.evaluate(data)
+    always_background = Image.open(next((data / "masks").iterdir()))
+    assert segmenter.classes == ("background", "person", "thing")
+    assert score.classes == segmenter.classes
+    assert score.miou > 55  # the background alone gives at most 33
+    assert score.pixel_accuracy > 80
+    assert np.array(always_background).max() < 3
+
+
+def test_it_learns_from_changed_pictures_too(backbone: dinokit.Backbone, data: Path, tmp_path: Path) -> None:
+    segmenter = Segmenter(backbone, size=96, layers=(-1,))
+    settings = FitSettings(steps=40, batch=4, lr=1e-2, validate_every=20)
+    fitted = segmenter.fit(data, data, settings=settings, augmentation=Augmentation(), cache=FeatureCache(tmp_path))
+    assert fitted.score > 33
+
+
+def test_the_same_seed_gives_the_same_head(backbone: dinokit.Backbone, data: Path, tmp_path: Path) -> None:
+    heads = []
+    for _ in range(2):
+        other = Segmenter(backbone, size=96, layers=(-1,))
+        other.fit(data, settings=FitSettings(steps=6, batch=4), cache=FeatureCache(tmp_path))
+        assert other.head is not None
+        heads.append(other.head.state_dict())
+    assert all(torch.equal(heads[0][key], heads[1][key]) for key in heads[0])
+
+
+def test_a_result_has_the_size_of_its_picture(segmenter: Segmenter, tmp_path: Path) -> None:
+    picture = PICTURES / f"{NAMES[0]}.jpg"
+    result = segmenter.predict(picture)
+    with Image.open(picture) as image:
+        assert result.labels.shape == result.confidence.shape == (image.height, image.width)
+    assert result.draw().shape[1] == result.labels.shape[1]
+    assert result.draw().shape[0] > result.labels.shape[0]  # with a legend
+    assert sum(result.shares().values()) == pytest.approx(1, abs=1e-3)
+    result.save(tmp_path / "labels.png")
+    assert np.array_equal(np.array(Image.open(tmp_path / "labels.png")), result.labels)
+    result.save(tmp_path / "labels.npy")
+    assert np.array_equal(np.load(tmp_path / "labels.npy"), result.labels)
+    with pytest.raises(UserError, match="ending"):
+        result.save(tmp_path / "labels.xyz")
+
+
+def test_several_pictures_give_a_list(segmenter: Segmenter) -> None:
+    results = segmenter.predict(PICTURES)
+    assert isinstance(results, list)
+    assert len(results) == len(NAMES)
+
+
+def test_looking_several_times_hardly_changes_a_sure_result(segmenter: Segmenter) -> None:
+    picture = PICTURES / f"{NAMES[0]}.jpg"
+    once, often = segmenter.predict(picture), segmenter.predict_with_care(picture, (0.75, 1.0, 1.25), flip=True)
+    sure = (once.confidence > 0.75) & (often.confidence > 0.75)
+    assert sure.mean() > 0.2
+    assert (once.labels == often.labels)[sure].mean() > 0.95
+
+
+def test_a_saved_head_reads_the_same(segmenter: Segmenter, backbone: dinokit.Backbone, tmp_path: Path) -> None:
+    segmenter.save(tmp_path / "head")
+    loaded = Segmenter.load(tmp_path / "head", backbone)
+    picture = PICTURES / f"{NAMES[1]}.jpg"
+    assert loaded.classes == segmenter.classes
+    assert np.array_equal(loaded.predict(picture).confidence, segmenter.predict(picture).confidence)
+
+
+def test_a_head_is_refused_by_another_backbone(segmenter: Segmenter, tmp_path: Path) -> None:
+    segmenter.save(tmp_path / "head")
+    other = dinokit.load("random:dinokit_vitt16", device="cpu")
+    with pytest.raises(UserError, match="dinokit_vitt16"):
+        Segmenter.load(tmp_path / "head", other)
+
+
+def test_a_convnext_serves_as_well(data: Path, tmp_path: Path) -> None:
+    network = dinokit.load("random:dinov3_convnext_tiny", device="cpu", precision="fp32")
+    segmenter = Segmenter(network, size=128, layers=(-2, -1))
+    segmenter.fit(data, settings=FitSettings(steps=3, batch=2), cache=FeatureCache(tmp_path))
+    assert segmenter.predict(PICTURES / f"{NAMES[0]}.jpg").labels.max() < 3
+
+
+def change_mask(folder: Path, change: np.ndarray | bytes) -> None:
+    path = folder / "masks" / f"{NAMES[0]}.png"
+    if isinstance(change, bytes):
+        path.write_bytes(change)
+    else:
+        Image.fromarray(change).save(path)
+
+
+SHAPE = np.array(Image.open(PICTURES / f"{NAMES[0]}.jpg")).shape
+WRONG = {
+    "other size": (np.zeros((10, 12), np.uint8), "is 12 x 10 px, its picture"),
+    "colours": (np.zeros(SHAPE, np.uint8), "has colours"),
+    "out of range": (np.full(SHAPE[:2], 300, np.uint16), "values from 300 to 300"),
+    "damaged": (b"\x89PNG\r\n\x1a\nno more", "cannot be read"),
+    "unnamed class": (np.full(SHAPE[:2], 7, np.uint8), "classes.txt names 3"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_wrong_mask_is_named(backbone: dinokit.Backbone, tmp_path: Path, kind: str) -> None:
+    folder = segmentation_folder(tmp_path / "data")
+    content, said = WRONG[kind]
+    change_mask(folder, content)
+    with pytest.raises(UserError, match=said):
+        Segmenter(backbone, size=96).fit(folder, cache=FeatureCache(tmp_path / "cache"))
+
+
+def test_masks_of_one_class_are_refused(backbone: dinokit.Backbone, tmp_path: Path) -> None:
+    folder = segmentation_folder(tmp_path / "data")
+    for mask in (folder / "masks").iterdir():
+        Image.fromarray(np.zeros_like(np.array(Image.open(mask)))).save(mask)
+    with pytest.raises(UserError, match="the one class 0"):
+        Segmenter(backbone).fit(folder)
+
+
+def test_a_class_of_the_test_alone_is_refused(segmenter: Segmenter, tmp_path: Path) -> None:
+    folder = segmentation_folder(tmp_path / "data")
+    change_mask(folder, np.full(SHAPE[:2], 3, np.uint8))
+    with pytest.raises(UserError, match="class 3, which the masks of the training do not have"):
+        segmenter.evaluate(folder)
+
+
+def test_an_untrained_one_says_what_to_do(backbone: dinokit.Backbone) -> None:
+    with pytest.raises(UserError, match="call fit"):
+        Segmenter(backbone).predict(PICTURES / f"{NAMES[0]}.jpg")

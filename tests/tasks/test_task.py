@@ -1,0 +1,76 @@
+"""Several jobs on one pass of the backbone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers_labels import NAMES, PICTURES, segmentation_folder
+
+import dinokit
+from dinokit.errors import UserError
+from dinokit.heads.fit import FitSettings
+from dinokit.inference import layers
+from dinokit.inference.cache import FeatureCache
+from dinokit.tasks.segment import Segmenter
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+PICTURE = PICTURES / f"{NAMES[0]}.jpg"
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Segmenter]:
+    backbone = dinokit.load("dinokit_vitt16", device="cpu", precision="fp32")
+    data = segmentation_folder(tmp_path_factory.mktemp("data"))
+    cache = FeatureCache(tmp_path_factory.mktemp("cache"))
+    made = {"fine": Segmenter(backbone, 128, (-1, -3)), "coarse": Segmenter(backbone, 128, (5,))}
+    for job in made.values():
+        job.fit(data, settings=FitSettings(steps=5, batch=2), cache=cache)
+    return made
+
+
+def test_each_head_says_what_it_says_alone(jobs: dict[str, Segmenter], monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = {name: job.predict(PICTURE) for name, job in jobs.items()}
+    passes: list[int] = []
+    encode = layers.encode_layers
+    monkeypatch.setattr(layers, "encode_layers", lambda *given: passes.append(1) or encode(*given))
+    together = dinokit.MultiTask(jobs["fine"].backbone, jobs).predict(PICTURE)
+    assert len(passes) == 1
+    for name, result in alone.items():
+        assert np.allclose(together[name].confidence, result.confidence, atol=1e-5)
+        assert (together[name].labels == result.labels).mean() > 0.999
+
+
+def test_several_pictures_give_a_list(jobs: dict[str, Segmenter]) -> None:
+    results = dinokit.MultiTask(jobs["fine"].backbone, jobs, size=64).predict([PICTURE, PICTURE])
+    assert [sorted(result) for result in results] == [["coarse", "fine"]] * 2
+
+
+def test_jobs_of_another_backbone_are_refused(jobs: dict[str, Segmenter]) -> None:
+    other = dinokit.load("dinokit_vitt16", device="cpu", precision="fp32")
+    with pytest.raises(UserError, match="fine has another backbone"):
+        dinokit.MultiTask(other, jobs)
+    with pytest.raises(UserError, match="no jobs"):
+        dinokit.MultiTask(other, {})
+
+
+def test_sizes_that_cannot_be_compared_are_said(jobs: dict[str, Segmenter]) -> None:
+    native = Segmenter(jobs["fine"].backbone, "native")
+    with pytest.raises(UserError, match="give size="):
+        dinokit.MultiTask(jobs["fine"].backbone, {**jobs, "native": native})
+
+
+def test_layers_that_there_are_not(jobs: dict[str, Segmenter]) -> None:
+    with pytest.raises(UserError, match="there is no block 12"):
+        Segmenter(jobs["fine"].backbone, layers=(12,))
+
+
+def test_a_missing_picture_is_named(jobs: dict[str, Segmenter], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.jpg"):
+        jobs["fine"].predict(tmp_path / "none.jpg")
+
+
+def test_jobs_are_found_by_name() -> None:
+    assert dinokit.Segmenter is Segmenter
+    assert "MultiTask" in dir(dinokit)
+    with pytest.raises(AttributeError):
+        dinokit.Nothing  # noqa: B018
