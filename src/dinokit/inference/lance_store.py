@@ -98,7 +98,7 @@ class LanceStore:
             for batch in self._scan([VECTOR]):
                 width = batch.schema.field(VECTOR).type.list_size
                 vectors = batch.column(VECTOR).flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-                yield _ids(batch), np.asarray(vectors, np.float32)
+                yield _ids(batch), np.array(vectors, np.float32)
 
     def ids(self) -> NDArray[np.int64]:
         """Ids [N] of all rows, in the order of `vectors`."""
