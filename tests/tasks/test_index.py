@@ -1,9 +1,8 @@
 """An index that grows: additions, removals, filters, cells of large ones, and what is refused."""
 
-import multiprocessing
-import os
 import shutil
-import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from dinokit.errors import UserError
 from dinokit.heads import ivf
 from dinokit.inference.backbone import Backbone, load
 from dinokit.inference.embed import EmbedSettings, embed_pictures
-from dinokit.inference.lance_store import VECTOR, LanceStore
+from dinokit.inference.lance_store import VECTOR
 from dinokit.tasks.index import Index, open_searchable
 from dinokit.tasks.retrieve import Collection
 
@@ -137,23 +136,28 @@ def test_cells_find_nearly_all_neighbours(index: Index, monkeypatch: pytest.Monk
     assert np.mean(shares) > 0.95
 
 
-def _write(folder: Path, name: str) -> None:
-    store = LanceStore(folder)
-    for n in range(1000):
-        store.put(make_rows(4, f"{name}-{n}"))
+WRITER = """
+import sys
+from pathlib import Path
+import pyarrow as pa
+from dinokit.inference.lance_store import LanceStore
+store = LanceStore(Path(sys.argv[1]))
+rows = store._table.head(4)
+for n in range(1000):
+    names = pa.array([f"{sys.argv[2]}-{n}-{i}" for i in range(4)])
+    store.put(rows.set_column(0, "path", names))
+"""
 
 
 def test_a_killed_writer_leaves_a_whole_index(index: Index) -> None:
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write, args=(index.place, name)) for name in ("x", "y")]
-    for writer in writers:
-        writer.start()
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(index.place), name]) for name in ("x", "y")]
     deadline = time.monotonic() + 60
     while len(index) < 40 and time.monotonic() < deadline:
         time.sleep(0.02)
     for writer in writers:
-        os.kill(writer.pid or 0, signal.SIGKILL)
-        writer.join()
+        assert writer.poll() is None
+        writer.kill()
+        writer.wait()
     assert len(index) >= 40
     assert (len(index) - 5) % 4 == 0, "whole additions"
     index.add(str(PHOTOS[7]))

@@ -37,21 +37,24 @@ _FILE = re.compile(r"ivf-(\d+)\.faiss")
 _TAKEN = 4096
 
 
-def open_ivf(store: LanceStore) -> Ivf | None:
-    """The cells of the present version of `store`, if there are some."""
-    path = store.folder / f"ivf-{store.version}.faiss"
+def open_ivf(store: LanceStore, known: Ivf | None = None) -> Ivf | None:
+    """The cells of the present version of `store`, if there are some: those that are `known`, where they still are."""
+    version = store.version
+    if known is not None and known.version == version:
+        return known
+    path = store.folder / f"ivf-{version}.faiss"
     with contextlib.suppress(RuntimeError):  # removed meanwhile, or damaged: it is made anew with the next change
         if path.exists():
             faiss = _faiss()
-            return Ivf(faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY))
+            return Ivf(faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY), version)
     return None
 
 
 class Ivf:
     """Cells, open for searching."""
 
-    def __init__(self, index: Any) -> None:
-        self._index = index
+    def __init__(self, index: Any, version: int) -> None:
+        self._index, self.version = index, version
 
     def nearest(self, vector: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
         """Similarities [k] and ids [k] of what is nearest to `vector` [D]; fewer where its cells hold fewer."""

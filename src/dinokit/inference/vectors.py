@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -144,6 +145,7 @@ def _fill(target: Floats, table: VectorTable, whiten: bool, track: Track) -> Whi
             moments.add(block)
     if first < len(target):
         raise UserError(f"{table.path} has {first} rows and says {len(target)}", "make the table again")
+    pa.default_memory_pool().release_unused()
     if not whiten:
         return None
     whitening = Whitening.fit(moments)

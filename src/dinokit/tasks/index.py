@@ -30,7 +30,7 @@ from dinokit.data.listing import SkippedFiles
 from dinokit.data.opening import DataSource, open_pictures
 from dinokit.data.track import Track
 from dinokit.errors import UserError
-from dinokit.heads.ivf import open_ivf, renew_ivf
+from dinokit.heads.ivf import Ivf, open_ivf, renew_ivf
 from dinokit.heads.similar import groups
 from dinokit.images.read import Source
 from dinokit.inference.backbone import Backbone
@@ -61,6 +61,7 @@ class Index(Searchable):
         origin, whitening = _read_space(Path(folder))
         super().__init__(Path(folder), origin, whitening, backbone)
         self.store = LanceStore(Path(folder))
+        self._cells: Ivf | None = None
 
     @staticmethod
     def build(folder: str | Path, collection: Collection) -> Index:
@@ -134,10 +135,11 @@ class Index(Searchable):
     def nearest(self, vector: Floats, k: int, where: str | None = None) -> list[Entry]:
         """The k pictures nearest to a vector [D] of the model: path, width, height, similarity."""
         query = self.queries(vector[None], len(vector))[0]
-        cells = open_ivf(self.store) if where is None else None
-        if cells is None:
+        if where is None:
+            self._cells = open_ivf(self.store, self._cells)
+        if where is not None or self._cells is None:
             return self.store.nearest(query, k, where, ABOUT)
-        similarity, ids = cells.nearest(query, k)
+        similarity, ids = self._cells.nearest(query, k)
         found = self.store.take(ids.tolist(), ABOUT)
         return [entry | {"similarity": float(cosine)} for entry, cosine in zip(found, similarity, strict=True)]
 
