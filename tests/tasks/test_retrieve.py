@@ -245,7 +245,9 @@ def test_tables_that_cannot_be_searched(table: Path, tmp_path: Path) -> None:
 
 
 def test_other_models_and_impossible_numbers_are_refused(table: Path, backbone: Backbone) -> None:
-    with pytest.raises(UserError, match=r"made with dinokit_vitt16 \(weights .*, not with random.*: give that model with --model"):
+    with pytest.raises(
+        UserError, match=r"made with dinokit_vitt16 \(weights .*, not with random.*: give that model with --model"
+    ):
         Collection(table, load("random:dinokit_vitt16"))
     collection = Collection(table, backbone)
     for k in (0, len(collection) + 1):

@@ -10,10 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.feather
 import torch
 from numpy.typing import NDArray
 
@@ -35,6 +39,7 @@ _RENEWED = 0.2
 """Share of changed vectors from which on the cells are made anew."""
 _FILE = re.compile(r"ivf-(\d+)\.faiss")
 _TAKEN = 4096
+_ABOUT = ("path", "width", "height")
 
 
 def open_ivf(store: LanceStore, known: Ivf | None = None) -> Ivf | None:
@@ -43,24 +48,33 @@ def open_ivf(store: LanceStore, known: Ivf | None = None) -> Ivf | None:
     if known is not None and known.version == version:
         return known
     path = store.folder / f"ivf-{version}.faiss"
-    with contextlib.suppress(RuntimeError):  # removed meanwhile, or damaged: it is made anew with the next change
+    with contextlib.suppress(
+        RuntimeError, OSError, pa.ArrowException
+    ):  # removed meanwhile, or damaged: it is made anew with the next change
         if path.exists():
             faiss = _faiss()
-            return Ivf(faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY), version)
+            rows = pa.ipc.open_file(pa.memory_map(os.fspath(path.with_suffix(".arrow")))).read_all()
+            return Ivf(faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY), rows, version)
     return None
 
 
 class Ivf:
     """Cells, open for searching."""
 
-    def __init__(self, index: Any, version: int) -> None:
-        self._index, self.version = index, version
+    def __init__(self, index: Any, rows: pa.Table, version: int) -> None:
+        self._index, self._rows, self.version = index, rows, version
+        self._ids = rows["_rowid"].to_numpy()
 
     def nearest(self, vector: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
         """Similarities [k] and ids [k] of what is nearest to `vector` [D]; fewer where its cells hold fewer."""
         similarity, ids = self._index.search(vector[None], k)
         found = ids[0] >= 0
         return similarity[0][found], ids[0][found]
+
+    def rows(self, ids: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """Path, width and height of the rows with these ids: kept here, for LanceDB takes longer than the search."""
+        found: list[dict[str, Any]] = self._rows.take(np.searchsorted(self._ids, ids.astype(np.uint64))).to_pylist()
+        return [{name: row[name] for name in _ABOUT} for row in found]
 
 
 def renew_ivf(store: LanceStore) -> None:
@@ -70,9 +84,19 @@ def renew_ivf(store: LanceStore) -> None:
         return
     if len(store) > ROWS:
         index = (_carry_over(store, old[max(old)]) if old else None) or _build(store)
-        _write(index, store.folder / f"ivf-{version}.faiss")
+        path = store.folder / f"ivf-{version}.faiss"
+        _write(
+            path.with_suffix(".arrow"),
+            partial(pa.feather.write_feather, _sorted_rows(store), compression="uncompressed"),
+        )
+        _write(path, partial(_faiss().write_index, index))
     for path in old.values():
         path.unlink(missing_ok=True)
+        path.with_suffix(".arrow").unlink(missing_ok=True)
+
+
+def _sorted_rows(store: LanceStore) -> pa.Table:
+    return store.columns(_ABOUT).sort_by("_rowid").combine_chunks()
 
 
 def _build(store: LanceStore) -> Any:
@@ -140,10 +164,10 @@ def _carry_over(store: LanceStore, path: Path) -> Any | None:
     return index
 
 
-def _write(index: Any, path: Path) -> None:
+def _write(path: Path, write: Callable[[str], None]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        _faiss().write_index(index, str(temporary))
+        write(str(temporary))
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -21,7 +21,7 @@ from dinokit.errors import UserError
 _SCORES = 1 << 24
 """Similarities that exist at a time."""
 _ROWS = 1 << 15
-"""Vectors that are looked at together by few queries: more than caches hold, few enough to choose from quickly."""
+"""Vectors that several queries look at together."""
 _TILE = 4096
 _PAIRS = 1 << 22
 """Pairs that are kept before they are merged into groups."""
@@ -42,14 +42,17 @@ def nearest(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _nearest(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    threads = torch.get_num_threads()
+    rows_each = -(-len(bank) // threads) if len(queries) == 1 else _ROWS
+
     def look(start: int) -> tuple[Tensor, Tensor]:
-        block = bank[start : start + _ROWS]
+        block = bank[start : start + rows_each]
         top = _cosines(block, queries).topk(min(k, len(block)))
         return top.values, top.indices + start
 
-    starts = range(0, len(bank), _ROWS)
-    if len(queries) == 1 and torch.get_num_threads() > 1:
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    starts = range(0, len(bank), rows_each)
+    if len(queries) == 1 and threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
             found = list(pool.map(look, starts))
     else:
         found = [look(start) for start in starts]

@@ -105,6 +105,11 @@ class LanceStore:
         with self._asked():
             return np.concatenate([np.empty(0, np.int64), *(_ids(batch) for batch in self._scan(["path"]))])
 
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Some columns of all rows, with their ids as `_rowid`."""
+        with self._asked():
+            return pa.Table.from_batches(list(self._scan(list(names)))).select([*names, "_rowid"])
+
     def tidy(self) -> None:
         """Join the many small pieces that single additions leave."""
         with self._asked():

@@ -92,7 +92,7 @@ def open_table(path: Path, tokens: Tokens | None = None) -> VectorTable:
         handle = pa.OSFile(os.fspath(path))
         changed = os.stat(path).st_mtime_ns
         fingerprint = f"{handle.size()}-{changed}-{_footer_sha256(handle)[:16]}"
-        file = pq.ParquetFile(handle)
+        file = pq.ParquetFile(handle, pre_buffer=False)  # else all groups that will be read wait in memory
         schema = file.schema_arrow
     except FileNotFoundError:
         raise UserError(f"{path} is not found", "make it with dinokit embed PICTURES --out FILE.parquet") from None

@@ -140,7 +140,7 @@ class Index(Searchable):
         if where is not None or self._cells is None:
             return self.store.nearest(query, k, where, ABOUT)
         similarity, ids = self._cells.nearest(query, k)
-        found = self.store.take(ids.tolist(), ABOUT)
+        found = self._cells.rows(ids)
         return [entry | {"similarity": float(cosine)} for entry, cosine in zip(found, similarity, strict=True)]
 
     def duplicates(self, threshold: float | None = None) -> PictureGroups:
