@@ -83,14 +83,13 @@ class LanceStore:
         return [{**{name: row[name] for name in columns}, "similarity": 1 - row["_distance"]} for row in found]
 
     def take(self, ids: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
-        """Columns of the rows with these ids, in order. `UserError` where one is gone."""
+        """Columns of the rows with these ids, each given once, in order. `UserError` where one is gone."""
         with self._asked():
-            found: list[dict[str, Any]] = (
-                self._table.take_row_ids([int(i) for i in ids]).select(list(columns)).to_list()
-            )
+            rows = self._table.take_row_ids([int(i) for i in ids]).select([*columns, "_rowid"]).to_list()
+            found: dict[int, dict[str, Any]] = {row.pop("_rowid"): row for row in rows}  # LanceDB sorts them
         if len(found) != len(ids):
             raise UserError(f"{self.folder} has changed meanwhile", "search again")
-        return found
+        return [found[int(i)] for i in ids]
 
     def vectors(self) -> Iterator[tuple[NDArray[np.int64], Floats]]:
         """Ids [n] and vectors [n, D] of all rows, block by block."""
