@@ -44,9 +44,10 @@ _ABOUT = ("path", "width", "height")
 
 def open_ivf(store: LanceStore, known: Ivf | None = None) -> Ivf | None:
     """The cells of the present version of `store`, if there are some: those that are `known`, where they still are."""
-    version = store.version
-    if known is not None and known.version == version:
+    stamp = store.stamp
+    if known is not None and known.stamp == stamp:
         return known
+    version = store.version
     path = store.folder / f"ivf-{version}.faiss"
     with contextlib.suppress(
         RuntimeError, OSError, pa.ArrowException
@@ -54,15 +55,15 @@ def open_ivf(store: LanceStore, known: Ivf | None = None) -> Ivf | None:
         if path.exists():
             faiss = _faiss()
             rows = pa.ipc.open_file(pa.memory_map(os.fspath(path.with_suffix(".arrow")))).read_all()
-            return Ivf(faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY), rows, version)
+            return Ivf(faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY), rows, stamp)
     return None
 
 
 class Ivf:
     """Cells, open for searching."""
 
-    def __init__(self, index: Any, rows: pa.Table, version: int) -> None:
-        self._index, self._rows, self.version = index, rows, version
+    def __init__(self, index: Any, rows: pa.Table, stamp: int) -> None:
+        self._index, self._rows, self.stamp = index, rows, stamp
         self._ids = rows["_rowid"].to_numpy()
 
     def nearest(self, vector: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
