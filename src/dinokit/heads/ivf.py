@@ -55,7 +55,9 @@ def open_ivf(store: LanceStore, known: Ivf | None = None) -> Ivf | None:
         if path.exists():
             faiss = _faiss()
             rows = pa.ipc.open_file(pa.memory_map(os.fspath(path.with_suffix(".arrow")))).read_all()
-            return Ivf(faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY), rows, stamp)
+            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+            faiss.downcast_InvertedLists(index.invlists).prefetch_nthread = 0  # 32 threads a search cost more than it
+            return Ivf(index, rows, stamp)
     return None
 
 
