@@ -1,0 +1,205 @@
+"""`dinokit index`: a collection of pictures that grows, and is searched by pictures and filters."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
+from dinokit.cli.options import Json, Out, Whole
+from dinokit.cli.verb import JOBS, Verb
+
+VERB = Verb(
+    "index",
+    JOBS,
+    3,
+    "Keep a growing collection of pictures and search it (pip install dinokit[index]).",
+    (
+        "dinokit index build photos.index --from photos.parquet",
+        "dinokit index add photos.index new-photos/",
+        'dinokit index search photos.index street.jpg --where "width > 512"',
+        "dinokit index dedupe photos.index --out duplicates.jpg",
+    ),
+    parts=(
+        ("build", "Make an index of the pictures of a table of embeddings."),
+        ("add", "Add pictures, or renew them."),
+        ("remove", "Remove pictures by path or by a filter."),
+        ("search", "Find the pictures that look most like a picture."),
+        ("dedupe", "Find groups of near-duplicates, and remove all but one of each."),
+    ),
+)
+
+Where = Annotated[str | None, Parameter(help='Only pictures for which this holds, as in SQL: "width > 512".')]
+
+
+def build(
+    index: Path,
+    /,
+    *,
+    table: Annotated[Path, Parameter(name="--from")],
+    tokens: Literal["cls", "mean", "cls+mean"] | None = None,
+    whiten: bool = True,
+    json: Json = False,
+) -> None:
+    """Make an index of the pictures of a table of embeddings.
+
+    Parameters
+    ----------
+    index
+        The folder to make.
+    table
+        The table, FILE.parquet, made by dinokit embed; its other columns can be used in filters.
+    tokens
+        Which vectors of the table are kept; without it, the class token where the table has it.
+    whiten
+        Scale down the directions in which the pictures of the table differ most; later ones are scaled alike.
+    json
+        Print one JSON object with the number of rows.
+    """
+    from dinokit.cli.output import print_json, put, track
+    from dinokit.tasks.index import Index
+    from dinokit.tasks.retrieve import Collection
+
+    made = Index.build(index, Collection(table, tokens=tokens, whiten=whiten, track=track))
+    if json:
+        print_json({"rows": len(made)})
+    else:
+        put(f"{len(made)} pictures in {index}")
+
+
+def add(
+    index: Path, pictures: list[str], /, *, model: Model = BUNDLED, opening: Opening = AUTO, json: Json = False
+) -> None:
+    """Add pictures, or renew them.
+
+    Parameters
+    ----------
+    index
+        The index.
+    pictures
+        Pictures, folders, patterns or tar shards. Those whose path is in the index already are renewed.
+    json
+        Print one JSON object: added, skipped, summary.
+    """
+    from dinokit.cli.output import print_json, put, say, track
+    from dinokit.tasks.index import Index
+
+    summary = Index(index, opening.backbone(model)).add(pictures, track)
+    if summary["skipped"]:
+        say(summary["summary"])
+    if json:
+        print_json(summary)
+    else:
+        put(f"added {summary['added']} pictures to {index}")
+
+
+def remove(index: Path, paths: list[str] | None = None, /, *, where: Where = None, json: Json = False) -> None:
+    """Remove pictures by path or by a filter. Their files stay.
+
+    Parameters
+    ----------
+    index
+        The index.
+    paths
+        Paths, as the index has them.
+    json
+        Print one JSON object with the number that were removed.
+    """
+    from dinokit.cli.output import print_json, put
+    from dinokit.tasks.index import Index
+
+    removed = Index(index).remove(paths or (), where)
+    if json:
+        print_json({"removed": removed})
+    else:
+        put(f"removed {removed} pictures from {index}")
+
+
+def search(
+    index: Path,
+    queries: list[str],
+    /,
+    *,
+    k: Whole | None = None,
+    where: Where = None,
+    rerank: Whole = 0,
+    out: Out | None = None,
+    model: Model = BUNDLED,
+    opening: Opening = AUTO,
+    json: Json = False,
+) -> None:
+    """Find the pictures that look most like a picture.
+
+    Parameters
+    ----------
+    index
+        The index.
+    queries
+        Pictures, folders or patterns.
+    k
+        Number of pictures to find; without it 12, or all where there are fewer.
+    rerank
+        Compare this many of the first hits patch by patch, and put them in that order.
+    out
+        Also write a sheet of pictures, FILE.jpg or .png, or FILE.json or .csv.
+    json
+        Print one JSON object: searches, for each the query and its hits (path, similarity, width, height, patches).
+    """
+    from dinokit.cli.output import print_json, put, track
+    from dinokit.inference.views import expand
+    from dinokit.tasks.hits import check_results, save_hits
+    from dinokit.tasks.index import Index
+
+    check_results(out)
+    pictures = expand(queries)
+    opened = Index(index, opening.backbone(model))
+    found = [opened.search(picture, k, rerank, where) for picture in track(pictures, len(pictures), "searching")]
+    if out is not None:
+        save_hits(out, found)
+    if json:
+        print_json({"searches": [one.to_dict() for one in found]})
+        return
+    for line in (line for one in found for line in one.lines()):
+        put(line)
+
+
+def dedupe(
+    index: Path,
+    /,
+    *,
+    threshold: float | None = None,
+    remove: Annotated[bool, Parameter(negative=())] = False,
+    out: Out | None = None,
+    json: Json = False,
+) -> None:
+    """Find groups of near-duplicates, and remove all but one of each.
+
+    Parameters
+    ----------
+    index
+        The index, or a table of embeddings (FILE.parquet).
+    threshold
+        Similarity from which on two pictures are linked; without it 0.9, or 0.99 for vectors that are not whitened. A
+        group is what is linked by a chain.
+    remove
+        Remove from the index all but the picture with most pixels of each group. Their files stay.
+    out
+        Also write a sheet of the groups, FILE.jpg or .png, or FILE.json or .csv.
+    json
+        Print one JSON object: threshold, groups (lists of paths, the picture with most pixels first), removed.
+    """
+    from dinokit.cli.output import print_json, put
+    from dinokit.tasks.hits import check_results
+    from dinokit.tasks.index import Index, open_searchable
+
+    check_results(out)
+    opened = open_searchable(index, remove)
+    found = opened.duplicates(threshold)
+    if out is not None:
+        found.save(out)
+    removed = opened.remove(found.extra) if isinstance(opened, Index) and remove and found.extra else 0
+    if json:
+        print_json({**found.to_dict(), "removed": removed})
+        return
+    for line in found.lines(removed):
+        put(line)

@@ -1,0 +1,174 @@
+"""What a search found, and groups of near-duplicates: sheets for people, JSON and CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dinokit.checkpoints.names import printable
+from dinokit.checkpoints.save import write_atomically
+from dinokit.data.reopen import reopen
+from dinokit.errors import UserError
+from dinokit.images.draw import Pixels, sheet
+from dinokit.images.read import ReadError, read
+
+__all__ = ["Hits", "PictureGroups"]
+
+_SUFFIXES = (".json", ".csv", ".jpg", ".jpeg", ".png")
+_SHOWN = 24
+"""Groups that a sheet shows at most."""
+_GREY = 225
+
+
+@dataclass(frozen=True)
+class Hits:
+    """The k pictures most like a query, best first."""
+
+    query: str
+    """Its name."""
+    picture: Pixels
+    """The query itself, uint8 [H, W, 3]"""
+    paths: tuple[str, ...]
+    """As the collection has them."""
+    similarity: NDArray[np.float32]
+    """[k] cosines of the vectors"""
+    sizes: NDArray[np.int32]
+    """[k, 2] width and height of the pictures in pixels"""
+    patch_similarity: NDArray[np.float32]
+    """[k] share of the patches that match; not a number for pictures that were not compared so"""
+    folder: Path
+    """Where the collection lies: paths are tried from here, too."""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def draw(self, columns: int = 5, side: int = 224) -> Pixels:
+        """A sheet uint8 [H, W, 3]: the query, then the hits with their similarity; grey where a file is missing."""
+        captions = [
+            f"{Path(path).name}\n{cosine:.3f}" + ("" if math.isnan(match) else f", patches {match:.3f}")
+            for path, cosine, match in zip(self.paths, self.similarity, self.patch_similarity, strict=True)
+        ]
+        tiles = [self.picture, *(_tile(path, self.folder, side) for path in self.paths)]
+        return sheet(tiles, [f"{Path(self.query).name}\nquery", *captions], columns, side)
+
+    def save(self, path: str | Path) -> None:
+        """Write .json, .csv, or the sheet as .jpg or .png. Raises `UserError` for other names."""
+        save_hits(path, [self])
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the JSON file holds."""
+        return {"query": printable(self.query), "hits": [self._entry(i) for i in range(len(self))]}
+
+    def lines(self) -> list[str]:
+        """For the terminal: the query, then a line for each hit."""
+        return [
+            printable(self.query),
+            *(f"  {cosine:.3f}  {path}" for cosine, path in zip(self.similarity, self.paths, strict=True)),
+        ]
+
+    def _entry(self, i: int) -> dict[str, Any]:
+        width, height = (int(side) for side in self.sizes[i])
+        entry = {"path": self.paths[i], "similarity": _rounded(self.similarity[i]), "width": width, "height": height}
+        match = {} if math.isnan(self.patch_similarity[i]) else {"patches": _rounded(self.patch_similarity[i])}
+        return entry | match
+
+
+@dataclass(frozen=True)
+class PictureGroups:
+    """Groups of near-duplicates; in each, the picture with most pixels comes first."""
+
+    groups: tuple[tuple[str, ...], ...]
+    """Paths, two in a group or more."""
+    threshold: float
+    """The similarity from which on two pictures are linked."""
+    folder: Path
+    """Where the collection lies."""
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """All but the first of each group."""
+        return tuple(path for group in self.groups for path in group[1:])
+
+    def draw(self, columns: int = 6, side: int = 160) -> Pixels:
+        """A sheet uint8 [H, W, 3] of the first groups, each on a line of its own, as far as `columns` go."""
+        blank = np.full((1, 1, 3), 255, np.uint8)
+        tiles: list[Pixels] = []
+        captions: list[str] = []
+        for number, group in enumerate(self.groups[:_SHOWN], 1):
+            shown = group[:columns]
+            tiles += [_tile(path, self.folder, side) for path in shown] + [blank] * (columns - len(shown))
+            captions += [f"{number}: {Path(path).name}" for path in shown] + [""] * (columns - len(shown))
+        return sheet(tiles or [blank], captions or ["no near-duplicates"], columns, side)
+
+    def save(self, path: str | Path) -> None:
+        """Write .json, .csv (group, path), or the sheet as .jpg or .png. Raises `UserError` for other names."""
+        rows = [[str(number), name] for number, group in enumerate(self.groups, 1) for name in group]
+        _save(path, self.draw, self.to_dict(), [["group", "path"], *rows])
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the JSON file holds."""
+        return {"threshold": self.threshold, "groups": [list(group) for group in self.groups]}
+
+    def lines(self, removed: int = 0) -> list[str]:
+        """For the terminal: a line for each picture, the first of a group at the margin, and how many there are."""
+        named = [("  " if n else "") + path for group in self.groups for n, path in enumerate(group)]
+        said = f"{len(self.groups)} groups, {len(self.extra)} pictures too many"
+        return [*named, f"{said}, {removed} removed" if removed else said]
+
+
+def save_hits(path: str | Path, found: Sequence[Hits]) -> None:
+    """Write what several searches found into one file; see `Hits.save`."""
+    entries = [(one.query, entry) for one in found for entry in one.to_dict()["hits"]]
+    names = ["path", "similarity", "width", "height", "patches"]
+    rows = [[printable(query), *(str(entry.get(name, "")) for name in names)] for query, entry in entries]
+    searches = [one.to_dict() for one in found]
+    _save(path, lambda: _below([one.draw() for one in found]), {"searches": searches}, [["query", *names], *rows])
+
+
+def check_results(path: str | Path | None) -> None:
+    """Raise `UserError` for a file whose name does not say what to write; before the work."""
+    if path is not None and Path(path).suffix.lower() not in _SUFFIXES:
+        raise UserError(f"--out {path} is not {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}", "choose one of these")
+
+
+def _save(path: str | Path, draw: Any, content: dict[str, Any], table: list[list[str]]) -> None:
+    check_results(path)
+    path, out = Path(path), io.BytesIO()
+    if path.suffix.lower() == ".json":
+        out.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
+    elif path.suffix.lower() == ".csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(table)
+        out.write(text.getvalue().encode("utf-8", "replace"))
+    else:
+        kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
+        Image.fromarray(draw()).save(out, kind, quality=90)
+    write_atomically(path, out.getvalue())
+
+
+def _tile(path: str, folder: Path, side: int) -> Pixels:
+    try:
+        return read(reopen(path, folder), path, at_least=2 * side)
+    except ReadError:
+        return np.full((side, side, 3), _GREY, np.uint8)
+
+
+def _below(pages: Sequence[Pixels]) -> Pixels:
+    """Pages one below the other, on white."""
+    width = max(page.shape[1] for page in pages)
+    padding = [((0, 0), (0, width - page.shape[1]), (0, 0)) for page in pages]
+    return np.concatenate([np.pad(p, pad, constant_values=255) for p, pad in zip(pages, padding, strict=True)])
+
+
+def _rounded(value: Any) -> float:
+    return round(float(value), 5)
