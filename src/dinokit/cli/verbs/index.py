@@ -12,7 +12,7 @@ from dinokit.cli.verb import JOBS, Verb
 VERB = Verb(
     "index",
     JOBS,
-    3,
+    2,
     "Keep a growing collection of pictures and search it (pip install dinokit[index]).",
     (
         "dinokit index build photos.index --from photos.parquet",
