@@ -15,8 +15,7 @@ import cv2
 import numpy as np
 import torch
 
-from benchmarks.data import data_folder
-from benchmarks.results import show, write
+from benchmarks.tasks.models import run_alone
 from dinokit.data.labelled import Labelled, open_labelled
 from dinokit.heads.classification_scores import main_score
 from dinokit.heads.examples import Examples
@@ -25,7 +24,7 @@ from dinokit.heads.fit_classifier import fit_logistic
 from dinokit.heads.pooling import Pooling
 from dinokit.images.geometry import resize, to_tensor
 from dinokit.images.read import read
-from dinokit.inference.backbone import Backbone, load
+from dinokit.inference.backbone import Backbone
 from dinokit.inference.cache import FeatureCache
 from dinokit.tasks.classify import Classifier
 from dinokit.tasks.fitting import silent
@@ -94,14 +93,5 @@ def _row(name: str, what: str, look: str, train: Examples, test: Examples) -> di
     return row
 
 
-def main() -> None:
-    """Measure, print, write."""
-    models = {"dinokit_vitt16": load("dinokit_vitt16"), "random weights": load("random:dinokit_vitt16")}
-    rows = measure(models, data_folder())
-    header = ("on", "what", "look", "top-1 %", f"{FEW} a class %", "±")
-    show("classification", header, [tuple(row.values())[1:] for row in rows])
-    print(write("classify", {"rows": rows}))
-
-
 if __name__ == "__main__":
-    main()
+    run_alone(measure)

@@ -94,8 +94,9 @@ class NeighbourClassifier(ClassifierHead):
 def calibrate(head: ClassifierHead, logits: Tensor, targets: NDArray[np.bool_], several: bool) -> float:
     """Set the temperature to what makes `targets` [N, K] most likely; logits [N, K] of vectors that were held out.
 
-    Returns it. It lies between 0.05 and 20.
+    Returns it. It lies between a hundredth and a hundred times the deviation of the logits.
     """
+    scale = math.log(max(float(logits.std()), 1e-12))
     wanted = torch.from_numpy(targets).float()
 
     def surprise(log_temperature: float) -> float:
@@ -104,7 +105,7 @@ def calibrate(head: ClassifierHead, logits: Tensor, targets: NDArray[np.bool_], 
             return float(F.binary_cross_entropy_with_logits(scaled, wanted.double()))
         return float(F.cross_entropy(scaled, wanted.argmax(dim=1)))
 
-    found = minimize_scalar(surprise, bounds=(math.log(0.05), math.log(20)), method="bounded")
+    found = minimize_scalar(surprise, bounds=(scale - math.log(100), scale + math.log(100)), method="bounded")
     head.temperature.fill_(math.exp(found.x))
     return float(head.temperature)
 

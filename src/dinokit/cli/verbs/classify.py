@@ -172,7 +172,7 @@ def evaluate(
     json
         Print one JSON object: top1, top5, mean_per_class, mean_ap, calibration_error (%), by_class.
     """
-    from dinokit.cli.output import print_json, put, track
+    from dinokit.cli.output import print_json, put, say, track
     from dinokit.tasks.classify import Classifier
     from dinokit.tasks.results import check_name, save_picture
 
@@ -183,8 +183,10 @@ def evaluate(
     score = Classifier.load(head, backbone).evaluate(data, track=track)
     if confusion is not None:
         save_picture(confusion, score.draw_confusion())
-    if mistakes is not None:
+    if mistakes is not None and score.mistakes:
         save_picture(mistakes, score.draw_mistakes())
+    elif mistakes is not None:
+        say(f"there are no mistakes to draw into {mistakes}")
     if json:
         print_json({**score.to_row(), "by_class": {name: round(value, 2) for name, value in score.by_class.items()}})
     else:
