@@ -96,7 +96,7 @@ class Classifier(PictureTask[Classification]):
         """
         for name, value, method in (("k", k, "knn"), ("settings", settings, "linear")):
             if value is not None and self.method != method:
-                raise UserError(f"{name} belongs to the method {method}", f"not to {self.method}: leave it out")
+                raise UserError(f"{name} belongs to the method {method}", "leave it out, or take that method")
         learnt = _open(data)
         judged = None if validation is None else _open(validation).in_classes(learnt.classes, learnt.several)
         learnt.check_classes(2 if judged is None else 1)

@@ -1,11 +1,15 @@
 """`dinokit classify`: which class a picture belongs to, learnt from labelled pictures."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Json, Layers, Out, Pixels, Whole
 from dinokit.cli.verb import JOBS, Verb
+from dinokit.errors import UserError
+
+if TYPE_CHECKING:
+    from dinokit.inference.backbone import Backbone
 
 VERB = Verb(
     "classify",
@@ -129,7 +133,7 @@ def predict(
     from dinokit.tasks.classify import Classifier
     from dinokit.tasks.classify_results import Predictions
 
-    backbone = opening.backbone(model) if model else opening.of_head(head)
+    backbone = _backbone(head, model, opening)
     sources = expand(list(images))
     classifier = Classifier.load(head, backbone)
     table = Predictions(classifier.classes, out)
@@ -179,7 +183,7 @@ def evaluate(
     for path in (confusion, mistakes):
         if path is not None:
             check_name(path)
-    backbone = opening.backbone(model) if model else opening.of_head(head)
+    backbone = _backbone(head, model, opening)
     score = Classifier.load(head, backbone).evaluate(data, track=track)
     if confusion is not None:
         save_picture(confusion, score.draw_confusion())
@@ -235,3 +239,9 @@ def fewshot(
         return
     for row in found:
         put(row.describe())
+
+
+def _backbone(head: Path, model: str | None, opening: Opening) -> "Backbone":
+    if model is None and head.is_file():
+        raise UserError(f"{head} does not say which backbone it belongs to", "name it with --model")
+    return opening.of_head(head) if model is None else opening.backbone(model)
