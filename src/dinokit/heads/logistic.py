@@ -1,7 +1,7 @@
 """Logistic regression on frozen features (scikit-learn, L2), its strength chosen by cross-validation.
 
 The published strengths are 45 even steps of the exponent from 1e-6 to 1e5, of which every fourth is tried, from strong
-to weak regularisation, until the score falls; the published split of a tenth is folds here, so that few pictures give
+to weak regularisation, until the score falls for good; the published split of a tenth is folds here, so that few pictures give
 a choice too. Vectors are standardised; the head that comes out takes them as they are.
 """
 
@@ -31,6 +31,8 @@ STRENGTHS = tuple(float(10.0**exponent) for exponent in np.linspace(-6, 5, 45)[:
 """scikit-learn's C: larger is weaker."""
 UNCHOSEN = 0.1
 """The strength where there is nothing to choose it by."""
+_ENOUGH = 0.1
+"""Below, scores rise and fall by chance while all vectors of a class still pull the same way."""
 FOLDS = 3
 _ITERATIONS, _TOLERANCE = 1000, 1e-3
 _NEVER = -10.0
@@ -108,7 +110,7 @@ def choose_strength_on(
 
 
 def _best(held_out: Callable[[float], Tensor], targets: Targets, several: bool, track: Track) -> Chosen:
-    """Try the strengths in turn, until two in succession are worse than the best."""
+    """Try the strengths in turn; from `_ENOUGH` on, until two in succession are worse than the best."""
     best: Chosen | None = None
     scores: dict[float, float] = {}
     for strength in track(STRENGTHS, len(STRENGTHS), "choosing the strength"):
@@ -116,7 +118,7 @@ def _best(held_out: Callable[[float], Tensor], targets: Targets, several: bool, 
         scores[strength] = main_score(logits.numpy(), targets, several)
         if best is None or scores[strength] > best.score:
             best = Chosen(strength, scores[strength], logits, scores)
-        elif all(score < best.score for score in list(scores.values())[-2:]):
+        elif strength >= _ENOUGH and all(score < best.score for score in list(scores.values())[-2:]):
             break
     assert best is not None
     return best
