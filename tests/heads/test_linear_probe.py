@@ -11,13 +11,14 @@ from sklearn.metrics import average_precision_score
 
 from dinokit.backbones.features import Features
 from dinokit.errors import UserError
+from dinokit.heads import logistic
 from dinokit.heads.classification_scores import average_precisions, calibration_error, score_classification, top_k
 from dinokit.heads.classifiers import LinearClassifier, NeighbourClassifier, calibrate
 from dinokit.heads.examples import Examples
 from dinokit.heads.fit import FitSettings
 from dinokit.heads.knn import knn_scores
 from dinokit.heads.linear_probe import fit_probe
-from dinokit.heads.logistic import LogisticPath, choose_strength
+from dinokit.heads.logistic import STRENGTHS, LogisticPath, choose_strength
 from dinokit.heads.pooling import Pooling
 from dinokit.tasks.fitting import silent
 
@@ -150,3 +151,15 @@ def test_the_sweep_finds_the_informative_input_and_a_rate_that_learns() -> None:
 def test_impossible_poolings_are_refused(blocks: int, cells: int) -> None:
     with pytest.raises(UserError, match="give a whole number from"):
         Pooling(blocks, cells)
+
+
+def test_a_better_strength_is_found_behind_worse_ones() -> None:
+    targets = np.eye(2, dtype=bool)[np.zeros(10, dtype=int)]
+    right = dict(zip(STRENGTHS, (3, 2, 2, 6, 8, 7, 7, 7, 9), strict=False))
+
+    def held_out(strength: float) -> torch.Tensor:
+        return torch.tensor([[1.0, 0.0]] * right[strength] + [[0.0, 1.0]] * (10 - right[strength]))
+
+    chosen = logistic._best(held_out, targets, False, silent)
+    assert chosen.strength == STRENGTHS[4]
+    assert len(chosen.scores) == 7

@@ -1,8 +1,8 @@
 """Logistic regression on frozen features (scikit-learn, L2), its strength chosen by cross-validation.
 
 The published strengths are 45 even steps of the exponent from 1e-6 to 1e5, of which every fourth is tried, from strong
-to weak regularisation, until the score falls for good; the published split of a tenth is folds here, so that few pictures give
-a choice too. Vectors are standardised; the head that comes out takes them as they are.
+to weak regularisation, until the score falls for good. The published split of a tenth is folds here, so that few
+pictures give a choice too. Vectors are standardised; the head that comes out takes them as they are.
 """
 
 from __future__ import annotations
