@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from dinokit.backbones.features import Features
@@ -21,13 +21,24 @@ CHUNK = 16
 
 
 class StoredFeatures(Sequence[tuple[Features, ...]]):
-    """The features of each picture of a set, one for each layer of the look; from the cache, or computed and kept."""
+    """The features of each picture of a set, one for each layer of the look; from the cache, or computed and kept.
 
-    def __init__(self, backbone: Backbone, pictures: Pictures, look: Look, cache: FeatureCache) -> None:
+    reduce: applied to each layer before it is kept, for jobs that need less than all patches; its name is in the key.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        pictures: Pictures,
+        look: Look,
+        cache: FeatureCache,
+        reduce: tuple[str, Callable[[Features], Features]] | None = None,
+    ) -> None:
         self.backbone, self.pictures, self.look, self.cache = backbone, pictures, look.of(backbone), cache
+        self.reduce = reduce
         self._keys: dict[int, str] = {}
         view = json.dumps([self.look.layers, self.look.size, self.look.fit])
-        self._common = (backbone.fingerprint, str(backbone.dtype), view)
+        self._common = (backbone.fingerprint, str(backbone.dtype), view) + (() if reduce is None else reduce[:1])
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -59,9 +70,12 @@ class StoredFeatures(Sequence[tuple[Features, ...]]):
     def _encode(self, indices: Sequence[int], views: Sequence[View]) -> list[tuple[Features, ...]]:
         found = encode_layers(self.backbone, views, self.look.layers)
         for i, layers in zip(indices, found, strict=True):
-            if not all(bool(layer.patches.isfinite().all()) for layer in layers):
+            if not all(bool(part.isfinite().all()) for layer in layers for part in (layer.cls, layer.patches)):
                 what = f"the features of {self.pictures.place(i)} are not finite"
                 raise UserError(what, "take --precision fp32, or check the model")
+        if self.reduce is not None:
+            found = [tuple(self.reduce[1](layer) for layer in layers) for layers in found]
+        for i, layers in zip(indices, found, strict=True):
             self.cache.put(self._key(i), layers)
         return found
 

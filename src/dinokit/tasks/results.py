@@ -17,6 +17,9 @@ from dinokit.checkpoints.save import write_atomically
 from dinokit.errors import UserError
 from dinokit.images.read import Picture, Source
 
+PICTURES = (".png", ".jpg", ".jpeg")
+"""Endings of pictures that can be written."""
+
 
 def save_labels(path: Path, labels: NDArray[np.uint8], colours: Picture) -> None:
     """Write numbers [H, W] as an indexed PNG with `colours` [K, 3], or as they are where the name ends in .npy."""
@@ -36,13 +39,18 @@ def save_array(path: Path, values: NDArray[Any]) -> None:
 
 def save_picture(path: Path, picture: Picture) -> None:
     """Write a picture uint8 [H, W, 3] as .png or .jpg."""
-    save_image(path, Image.fromarray(picture), (".png", ".jpg", ".jpeg"))
+    save_image(path, Image.fromarray(picture), PICTURES)
+
+
+def check_name(path: Path, endings: tuple[str, ...] = PICTURES) -> None:
+    """Raise `UserError` for another ending than these, before the work."""
+    if path.suffix.lower() not in endings:
+        raise UserError(f"{path} has no ending that can be written", f"name it {' or '.join(endings)}")
 
 
 def save_image(path: Path, image: Image.Image, endings: tuple[str, ...]) -> None:
     """Write a Pillow picture. `UserError` for another ending than these."""
-    if path.suffix.lower() not in endings:
-        raise UserError(f"{path} has no ending that can be written", f"name it {' or '.join(endings)}")
+    check_name(path, endings)
     content = io.BytesIO()
     image.save(content, "PNG" if path.suffix.lower() == ".png" else "JPEG", quality=92)
     write_atomically(path, content.getvalue())

@@ -1,0 +1,97 @@
+"""Classification of whole pictures with few labels, beside random weights and a classical method.
+
+    python -m benchmarks.tasks.classify
+
+Classical: histograms of oriented gradients with a histogram of colours (Dalal and Triggs 2005). Everything ends in the
+same logistic regression. Size and cells of each network are those of `LOOKS` whose cross-validation on the training
+part is best; the test part decides nothing.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from benchmarks.tasks.models import run_alone
+from dinokit.data.labelled import Labelled, open_labelled
+from dinokit.heads.classification_scores import main_score
+from dinokit.heads.examples import Examples
+from dinokit.heads.few_shot import measure_few_shot
+from dinokit.heads.fit_classifier import fit_logistic
+from dinokit.heads.pooling import Pooling
+from dinokit.images.geometry import resize, to_tensor
+from dinokit.images.read import read
+from dinokit.inference.backbone import Backbone
+from dinokit.inference.cache import FeatureCache
+from dinokit.tasks.classify import Classifier
+from dinokit.tasks.fitting import silent
+
+SETS = ("caltech101", "rsscn7")
+LOOKS = ((160, 1), (256, 4))
+"""Side in pixels, and cells of the pooling."""
+FEW, DRAWS = 5, 3
+_SIDE = 128
+_RANGES = [0, 180, 0, 256, 0, 256]
+
+
+def measure(models: Mapping[str, Backbone], data: Path) -> list[dict[str, Any]]:
+    """A row for each data set and method: top-1 in per cent with all training pictures, and with 5 of each class."""
+    rows = []
+    for name in SETS:
+        train, test = (open_labelled(data / name / f"{part}.tar.gz") for part in ("train", "test"))
+        test = test.in_classes(train.classes, several=False)
+        rows.append(_row(name, "HOG + colours", "", gradients(train), gradients(test)))
+        for model, backbone in models.items():
+            rows.append(_best_look(name, model, backbone, train, test))
+    return rows
+
+
+def gradients(pictures: Labelled) -> Examples:
+    """Histograms of oriented gradients and of colours: [N, 1892]."""
+    cell = _SIDE // 8
+    describe = cv2.HOGDescriptor((_SIDE, _SIDE), (2 * cell, 2 * cell), (cell, cell), (cell, cell), 9)
+    vectors = []
+    for i in range(len(pictures)):
+        square = resize(to_tensor(read(pictures.pictures.read_bytes(i))), (_SIDE, _SIDE))[0]
+        pixels = square.permute(1, 2, 0).contiguous().numpy()
+        colours = cv2.calcHist([cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)], [0, 1, 2], None, [8, 4, 4], _RANGES).ravel()
+        vectors.append(np.concatenate([describe.compute(pixels).ravel(), np.sqrt(colours / colours.sum())]))
+    return Examples(torch.from_numpy(np.stack(vectors)).float(), pictures.targets(), Pooling(1, 0))
+
+
+def _best_look(name: str, model: str, backbone: Backbone, train: Labelled, test: Labelled) -> dict[str, Any]:
+    cache = FeatureCache()
+    found: dict[tuple[int, int], tuple[float, Classifier, Examples]] = {}
+    for size, cells in LOOKS:
+        classifier = Classifier(backbone, size, features=Pooling(4, cells))
+        known = Examples(classifier.vectors(train, cache), train.targets(), classifier.pooling)
+        score = fit_logistic(known, None, silent).score
+        print(f"{name}, {model} at {size} px, {cells} cells: {score:.1f} % in cross-validation", flush=True)
+        found[size, cells] = (score, classifier, known)
+    (size, cells), (_, classifier, known) = max(found.items(), key=lambda item: item[1][0])
+    judged = Examples(classifier.vectors(test, cache), test.targets(), classifier.pooling)
+    return _row(name, model, f"{size} px, {cells} x {cells}", known, judged)
+
+
+def _row(name: str, what: str, look: str, train: Examples, test: Examples) -> dict[str, Any]:
+    trained = fit_logistic(train, None, silent)
+    logits = trained.head(test.vectors)
+    [few] = measure_few_shot(train, test, [FEW], DRAWS, "logistic", silent)
+    row = {
+        "job": "classify",
+        "on": name,
+        "what": what,
+        "look": look,
+        "top1": round(main_score(logits.numpy(), test.targets, several=False), 1),
+        "few_top1": round(few.mean, 1),
+        "few_deviation": round(few.deviation, 1),
+    }
+    print(row, flush=True)
+    return row
+
+
+if __name__ == "__main__":
+    run_alone(measure)

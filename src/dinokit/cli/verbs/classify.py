@@ -1,0 +1,247 @@
+"""`dinokit classify`: which class a picture belongs to, learnt from labelled pictures."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
+from dinokit.cli.options import Json, Layers, Out, Pixels, Whole
+from dinokit.cli.verb import JOBS, Verb
+from dinokit.errors import UserError
+
+if TYPE_CHECKING:
+    from dinokit.inference.backbone import Backbone
+
+VERB = Verb(
+    "classify",
+    JOBS,
+    1,
+    "Give pictures a class: fit a head on labelled pictures, then predict or evaluate.",
+    (
+        "dinokit classify fit animals/train --out animals-head",
+        "dinokit classify predict animals-head new/*.jpg --out predictions.csv",
+        "dinokit classify evaluate animals-head animals/test --confusion confusion.png --mistakes mistakes.jpg",
+        "dinokit classify fewshot animals/train --test animals/test --counts 1 5",
+    ),
+    "DATA is a folder with a folder per class, tar shards with .cls members, or a CSV file of path,label "
+    "(path,label;label where pictures have several).",
+    (
+        ("fit", "Train a head on labelled pictures."),
+        ("predict", "Say the class of pictures, with calibrated probabilities."),
+        ("evaluate", "Measure a head on labelled pictures."),
+        ("fewshot", "Measure what a few pictures of each class suffice for."),
+    ),
+)
+
+
+def fit(
+    data: str,
+    /,
+    *,
+    out: Out,
+    method: Literal["logistic", "linear", "knn"] = "logistic",
+    validation: str | None = None,
+    model: Model = BUNDLED,
+    size: Pixels | None = None,
+    blocks: Whole | None = None,
+    cells: Whole | None = None,
+    k: Whole | None = None,
+    steps: Whole | None = None,
+    seed: Whole | None = None,
+    opening: Opening = AUTO,
+    json: Json = False,
+) -> None:
+    """Train a head on labelled pictures.
+
+    Parameters
+    ----------
+    data
+        A folder with a folder per class, tar shards with .cls members, or a CSV file of path,label[;label].
+    out
+        Folder for the head.
+    method
+        logistic: a regression, its strength chosen by cross-validation; linear: the published sweep of learning rates
+        and inputs; knn: nearest neighbours vote.
+    validation
+        Labelled pictures to choose and to calibrate by; without it, parts of DATA are held out in turn.
+    size
+        Pictures are squashed to a square of this side in pixels; without it, the size the model was trained at.
+    blocks
+        Last blocks whose class tokens are read; without it four, for knn one.
+    cells
+        Patches are read as the means of this many times as many parts of the picture: 1 is the mean of all, 4 keeps
+        where things are, 0 leaves them out. Without it 1, for knn 0.
+    k
+        Of knn: number of neighbours; without it 20, or all where there are fewer.
+    steps
+        Of linear: steps of training at most; without it 1000.
+    seed
+        Of linear: decides the first weights, the order of the pictures and what is held out; without it 0.
+    json
+        Print one JSON object: score (on what was held out), chosen, temperature, classes.
+    """
+    from dinokit.checkpoints.folders import make_folder
+    from dinokit.cli.output import keeping, print_json, put, track
+    from dinokit.heads.linear_probe import probe_settings
+    from dinokit.tasks.classify import Classifier, default_features
+
+    make_folder(out)
+    backbone = opening.backbone(model)
+    classifier = Classifier(backbone, size, method, default_features(backbone, method, blocks, cells))
+    with keeping(out):
+        keep = out / "progress.pt"
+        found = classifier.fit(data, validation, settings=probe_settings(steps, seed), k=k, track=track, keep=keep)
+    classifier.save(out)
+    if json:
+        row = {"score": round(found.score, 2), "chosen": found.chosen, "temperature": round(found.temperature, 4)}
+        print_json({**row, "classes": classifier.classes})
+    else:
+        measure = "mean average precision" if classifier.several else "top-1"
+        put(f"{measure} {found.score:.1f} % on held-out pictures with {found.chosen}; the head is in {out}")
+
+
+def predict(
+    head: Path,
+    images: list[str],
+    /,
+    *,
+    out: Path | None = None,
+    model: Model | None = None,
+    top: Whole = 1,
+    opening: Opening = AUTO,
+    json: Json = False,
+) -> None:
+    """Say the class of pictures, with calibrated probabilities.
+
+    Parameters
+    ----------
+    head
+        The folder that `fit` wrote, or a published linear head (a file; name its --model).
+    images
+        Pictures, folders or patterns.
+    out
+        A table of all pictures: path, label, probability and the probability of each class. FILE.csv.
+    model
+        The backbone of a published head; that of a folder is known.
+    top
+        Classes to print of each picture.
+    json
+        Print one JSON object: of each picture its labels, and the `top` classes with their probabilities.
+    """
+    from dinokit.cli.output import print_json, put, track
+    from dinokit.images.read import name_of
+    from dinokit.inference.views import expand
+    from dinokit.tasks.classify import Classifier
+    from dinokit.tasks.classify_results import Predictions
+
+    backbone = _backbone(head, model, opening)
+    sources = expand(list(images))
+    classifier = Classifier.load(head, backbone)
+    table = Predictions(classifier.classes, out)
+    for source, result in track(
+        zip(sources, classifier.predict_each(sources), strict=True), len(sources), "classifying"
+    ):
+        table.add(name_of(source), result, top)
+        if not json:
+            put(f"{name_of(source)}: {result.describe(top)}")
+    table.write()
+    if json:
+        print_json({"pictures": table.summaries})
+
+
+def evaluate(
+    head: Path,
+    data: str,
+    /,
+    *,
+    confusion: Path | None = None,
+    mistakes: Path | None = None,
+    model: Model | None = None,
+    opening: Opening = AUTO,
+    json: Json = False,
+) -> None:
+    """Measure a head on labelled pictures.
+
+    Parameters
+    ----------
+    head
+        The folder that `fit` wrote, or a published linear head (a file; name its --model).
+    data
+        A folder with a folder per class, tar shards with .cls members, or a CSV file of path,label[;label].
+    confusion
+        Draw which class is taken for which into this picture, FILE.png or FILE.jpg.
+    mistakes
+        Draw the worst mistakes into this picture, FILE.jpg or FILE.png.
+    model
+        The backbone of a published head; that of a folder is known.
+    json
+        Print one JSON object: top1, top5, mean_per_class, mean_ap, calibration_error (%), by_class.
+    """
+    from dinokit.cli.output import print_json, put, say, track
+    from dinokit.tasks.classify import Classifier
+    from dinokit.tasks.results import check_name, save_picture
+
+    for path in (confusion, mistakes):
+        if path is not None:
+            check_name(path)
+    backbone = _backbone(head, model, opening)
+    score = Classifier.load(head, backbone).evaluate(data, track=track)
+    if confusion is not None:
+        save_picture(confusion, score.draw_confusion())
+    if mistakes is not None and score.mistakes:
+        save_picture(mistakes, score.draw_mistakes())
+    elif mistakes is not None:
+        say(f"there are no mistakes to draw into {mistakes}")
+    if json:
+        print_json({**score.to_row(), "by_class": {name: round(value, 2) for name, value in score.by_class.items()}})
+    else:
+        put(score.describe())
+
+
+def fewshot(
+    data: str,
+    /,
+    *,
+    test: str,
+    counts: Layers | None = None,
+    draws: Whole = 5,
+    method: Literal["logistic", "knn"] = "logistic",
+    model: Model = BUNDLED,
+    size: Pixels | None = None,
+    opening: Opening = AUTO,
+    json: Json = False,
+) -> None:
+    """Measure what a few pictures of each class suffice for.
+
+    Parameters
+    ----------
+    data
+        Labelled pictures that are drawn from.
+    test
+        Labelled pictures to measure on.
+    counts
+        Numbers of pictures of each class to learn from; without it 1, 2, 5 and 10.
+    draws
+        How often the pictures are drawn anew for each number.
+    method
+        logistic or knn.
+    size
+        Pictures are squashed to a square of this side in pixels; without it, the size the model was trained at.
+    json
+        Print one JSON object: for each count mean, deviation and scores (top-1, %).
+    """
+    from dinokit.cli.output import print_json, put, track
+    from dinokit.tasks.classify import COUNTS, Classifier
+
+    classifier = Classifier(opening.backbone(model), size, method)
+    found = classifier.few_shot(data, test, counts or COUNTS, draws, track=track)
+    if json:
+        print_json({"few_shot": [row.to_row() for row in found]})
+        return
+    for row in found:
+        put(row.describe())
+
+
+def _backbone(head: Path, model: str | None, opening: Opening) -> "Backbone":
+    if model is None and head.is_file():
+        raise UserError(f"{head} does not say which backbone it belongs to", "name it with --model")
+    return opening.of_head(head) if model is None else opening.backbone(model)

@@ -1,0 +1,237 @@
+"""Classification: heads learn from labelled pictures, say what they see, and everything that can be wrong is said."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers_classes import CLASSES, class_folders, pairs_csv
+from helpers_golden import load_golden
+
+import dinokit
+from dinokit.backbones.rope import RopeSpec
+from dinokit.backbones.vit import VisionTransformer, ViTSpec
+from dinokit.checkpoints.model import LoadedModel, ModelInfo
+from dinokit.cli.app import main
+from dinokit.errors import UserError
+from dinokit.heads.fit import FitSettings
+from dinokit.heads.pooling import Pooling
+from dinokit.heads.published_classifier import POOLING
+from dinokit.inference.cache import FeatureCache
+from dinokit.tasks.classify import Classifier
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SIZE = 96
+QUICK = FitSettings(steps=60, batch=16, validate_every=20, patience=1)
+
+
+@pytest.fixture(scope="module")
+def backbone() -> dinokit.Backbone:
+    return dinokit.load("dinokit_vitt16", device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("classes")
+    class_folders(folder / "train", 8, seed=0)
+    class_folders(folder / "test", 5, seed=1)
+    pairs_csv(folder / "pairs-train", 40, seed=2)
+    pairs_csv(folder / "pairs-test", 12, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
+    return FeatureCache(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def classifier(backbone: dinokit.Backbone, data: Path, cache: FeatureCache) -> Classifier:
+    classifier = Classifier(backbone, SIZE)
+    classifier.fit(data / "train", cache=cache)
+    return classifier
+
+
+@pytest.mark.parametrize("method", ["logistic", "linear", "knn"])
+def test_each_method_learns_and_survives_saving(
+    method: str, backbone: dinokit.Backbone, data: Path, cache: FeatureCache, tmp_path: Path
+) -> None:
+    made = Classifier(backbone, SIZE, method=method)  # type: ignore[arg-type]
+    trained = made.fit(data / "train", cache=cache, settings=QUICK if method == "linear" else None)
+    score = made.evaluate(data / "test", cache=cache)
+    assert made.classes == CLASSES
+    assert trained.score > 60
+    assert score.top1 > 70  # one in four by chance
+    assert score.confusion.sum() == 20
+    assert len(score.mistakes) == 20 - np.diag(score.confusion).sum()
+    made.save(tmp_path / "head")
+    again = Classifier.load(tmp_path / "head", backbone)
+    assert again.evaluate(data / "test", cache=cache).to_row() == score.to_row()
+    one, other = (each.predict(data / "test" / "train" / "0.jpg") for each in (made, again))
+    assert np.allclose(one.probabilities, other.probabilities)  # type: ignore[union-attr]
+    assert one.probabilities.sum() == pytest.approx(1, abs=1e-5)  # type: ignore[union-attr]
+
+
+def test_several_labels(backbone: dinokit.Backbone, data: Path, cache: FeatureCache, tmp_path: Path) -> None:
+    for method in ("logistic", "knn"):
+        made = Classifier(backbone, SIZE, method=method, features=Pooling(2, 2))  # type: ignore[arg-type]
+        made.fit(data / "pairs-train" / "labels.csv", cache=cache)
+        score = made.evaluate(data / "pairs-test" / "labels.csv", cache=cache)
+        assert made.several
+        assert np.isnan(score.top1)
+        assert score.mean_ap > 65  # a half by chance
+        made.save(tmp_path / method)
+        assert Classifier.load(tmp_path / method, backbone).several
+    results = made.predict([data / "pairs-test" / f"{n}.jpg" for n in range(5)])
+    assert {name for result in results for name in result.labels} <= set(CLASSES)  # type: ignore[union-attr]
+    plain = Classifier(backbone, SIZE)
+    plain.fit(data / "train", cache=cache)
+    with pytest.raises(UserError, match="has pictures with several labels"):
+        plain.evaluate(data / "pairs-test" / "labels.csv", cache=cache)
+
+
+def test_validation_pictures_choose_and_the_same_input_gives_the_same_head(
+    backbone: dinokit.Backbone, data: Path, cache: FeatureCache
+) -> None:
+    found = [Classifier(backbone, SIZE).fit(data / "train", data / "test", cache=cache) for _ in range(2)]
+    assert found[0].score == max(found[0].scores.values())
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(found[0].head.state_dict().values(), found[1].head.state_dict().values(), strict=True)
+    )
+
+
+def test_more_pictures_do_better(backbone: dinokit.Backbone, data: Path, cache: FeatureCache) -> None:
+    made = Classifier(backbone, SIZE)
+    one, several = made.few_shot(data / "train", data / "test", counts=(1, 6), draws=3, cache=cache)
+    assert (one.count, several.count, len(one.scores)) == (1, 6, 3)
+    assert several.mean > one.mean
+    assert one.deviation == pytest.approx(np.std(one.scores, ddof=1))
+    with pytest.raises(UserError, match="the smallest class has 8"):
+        made.few_shot(data / "train", data / "test", counts=(9,), cache=cache)
+
+
+def test_results_are_drawn_and_written(classifier: Classifier, data: Path, cache: FeatureCache, tmp_path: Path) -> None:
+    result = classifier.predict(data / "test" / "pizza" / "0.jpg")
+    assert not isinstance(result, list)
+    picture = result.draw()
+    assert picture.dtype == np.uint8
+    assert picture.shape[0] == 320
+    result.save(tmp_path / "one.json")
+    stored = json.loads((tmp_path / "one.json").read_text())
+    assert stored["labels"] == [result.label]
+    assert next(iter(stored["probabilities"])) == result.label
+    result.save(tmp_path / "one.csv")
+    rows = list(csv.reader((tmp_path / "one.csv").open()))
+    assert rows[0] == ["class", "probability"]
+    assert rows[1][0] == result.label
+    with pytest.raises(UserError, match="no ending"):
+        result.save(tmp_path / "one.xml")
+    score = classifier.evaluate(data / "test", cache=cache)
+    assert score.draw_confusion().ndim == 3
+    if score.mistakes:
+        assert score.draw_mistakes().shape[2] == 3
+
+
+def test_the_published_classifier(tmp_path: Path) -> None:
+    tensors, facts = load_golden("heads_linear_classifier")
+    options = facts["backbone_options"]
+    spec = ViTSpec(
+        width=48,
+        depth=2,
+        heads=2,
+        ffn_hidden=96,
+        patch_size=16,
+        registers=options["n_storage_tokens"],
+        mask_k_bias=True,
+        layer_scale=options["layerscale_init"],
+        rope=RopeSpec(rescale=2),
+    )
+    network = VisionTransformer(spec)
+    backbone_state = {key.removeprefix("backbone."): tensors[key] for key in tensors if key.startswith("backbone.")}
+    network.load_state_dict(backbone_state)
+    backbone = dinokit.Backbone(LoadedModel(network, ModelInfo("golden", spec)), "cpu", "fp32")
+    path = tmp_path / "linear_head.pth"
+    torch.save({"weight": tensors["state.weight"], "bias": tensors["state.bias"]}, path)
+    made = Classifier.load(path, backbone)
+    vector = POOLING.vector([backbone(tensors["in.image"])])
+    assert (vector - tensors["out.linear_input"]).abs().max() < 1e-4
+    assert made.head is not None
+    assert (made.head(vector) - tensors["out.logits"]).abs().max() < 1e-4
+    assert made.classes == tuple("0123456789")
+    assert Classifier.load(path, backbone, classes=list("abcdefghij")).classes[2] == "c"
+    with pytest.raises(UserError, match="2 names for the 10 classes"):
+        Classifier.load(path, backbone, classes=["a", "b"])
+    with pytest.raises(UserError, match="does not say which backbone"):
+        Classifier.load(path)
+    with pytest.raises(UserError, match="takes 96 numbers, this backbone gives 384"):
+        Classifier.load(path, dinokit.load("random:dinokit_vitt16"))
+
+
+def test_bad_input_is_named(backbone: dinokit.Backbone, classifier: Classifier, data: Path, tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path / "cache")
+    fresh = Classifier(backbone, SIZE)
+    with pytest.raises(UserError, match="has not learnt any classes"):
+        fresh.predict(data / "test" / "dog" / "0.jpg")
+    with pytest.raises(UserError, match="the one class 'dog'"):
+        fresh.fit(class_folders(tmp_path / "one", 2, 0, ("dog",)), cache=cache)
+    single = class_folders(tmp_path / "single", 3, 0, ("dog", "pizza"))
+    for number in (1, 2):
+        (single / "pizza" / f"{number}.jpg").unlink()
+    with pytest.raises(UserError, match=r"the class 'pizza' of .*single has 1 picture: .* others for validation"):
+        fresh.fit(single, cache=cache)
+    (single / "empty").mkdir()
+    with pytest.raises(UserError, match=r"class folder .*empty has no pictures"):
+        fresh.fit(single, cache=cache)
+    with pytest.raises(UserError, match="has the class 'cat', which the training did not have"):
+        classifier.evaluate(class_folders(tmp_path / "strange", 1, 0, ("cat", "dog")), cache=cache)
+    with pytest.raises(UserError, match="k belongs to the method knn"):
+        fresh.fit(data / "train", k=3, cache=cache)
+    classifier.save(tmp_path / "head")
+    with pytest.raises(
+        UserError, match=r"was trained on dinokit_vitt16 with other weights|was trained on dinokit_vitt16"
+    ):
+        Classifier.load(tmp_path / "head", dinokit.load("random:dinokit_vitt16"))
+    config = json.loads((tmp_path / "head" / "config.json").read_text())
+    config["settings"].pop("blocks")
+    (tmp_path / "head" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"config\.json is damaged"):
+        Classifier.load(tmp_path / "head", backbone)
+
+
+def test_features_that_are_not_finite_are_named(data: Path, tmp_path: Path) -> None:
+    broken = dinokit.load("dinokit_vitt16", device="cpu", precision="fp32")
+    with torch.no_grad():
+        broken.network.cls_token.fill_(float("nan"))  # type: ignore[operator]
+    broken.refresh()
+    with pytest.raises(UserError, match=r"features of .*0\.jpg are not finite"):
+        Classifier(broken, SIZE).fit(data / "train", cache=FeatureCache(tmp_path))
+
+
+def test_the_command_line(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DINOKIT_CACHE", str(tmp_path / "cache"))
+    head = str(tmp_path / "head")
+    assert main(["classify", "fit", str(data / "train"), "--out", head, "--size", "96", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["classes"] == list(CLASSES)
+    table = tmp_path / "predictions.csv"
+    assert main(["classify", "predict", head, str(data / "test"), "--out", str(table)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 20
+    rows = list(csv.DictReader(table.open()))
+    assert list(rows[0]) == ["path", "label", "probability", *CLASSES]
+    right = sum(row["label"] == Path(row["path"]).parent.name for row in rows)
+    pictures = ["--confusion", str(tmp_path / "c.png"), "--mistakes", str(tmp_path / "m.jpg")]
+    assert main(["classify", "evaluate", head, str(data / "test"), *pictures, "--json"]) == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert (tmp_path / "m.jpg").is_file() != ("no mistakes" in captured.err)
+    assert found["top1"] == pytest.approx(100 * right / 20)
+    assert (tmp_path / "c.png").is_file()
+    test = ["--test", str(data / "test"), "--counts", "1", "2", "--draws", "2"]
+    assert main(["classify", "fewshot", str(data / "train"), *test, "--size", "96"]) == 0
+    assert capsys.readouterr().out.startswith("1 of each class: top-1 ")
+    assert main(["classify", "evaluate", head, str(data / "test"), "--confusion", "c.xyz"]) == 2
+    assert "c.xyz has no ending" in capsys.readouterr().err
