@@ -38,7 +38,7 @@ def main() -> None:
 
 def print_rows(name: str, rows: list[dict[str, Any]]) -> None:
     """The table of a job, with all columns that any row has."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "job"]
     show(name, columns, [[row.get(column, "") for column in columns] for row in rows])
 
 

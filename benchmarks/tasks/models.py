@@ -20,5 +20,5 @@ def both_models(name: str = "dinokit_vitt16") -> dict[str, Backbone]:
 def run_alone(measure: Callable[[Mapping[str, Backbone], Path], list[dict[str, Any]]]) -> None:
     """Measure one job and print its table."""
     rows = measure(both_models(), data_folder())
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "job"]
     show(rows[0]["job"], columns, [[row.get(column, "") for column in columns] for row in rows])

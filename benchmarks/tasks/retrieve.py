@@ -5,7 +5,7 @@
 Each test picture is a query against all others. The size of 160 px, the shrinkage of the whitening and how re-ranking
 weighs patches were chosen on the training part; whitening is fitted on the training part, or on the test pictures
 themselves without their labels, as `dinokit search` does. Vectors: 200,000 and 1,000,000 of 384 numbers in clusters of
-48 dimensions, on one core, rounds interleaved with FAISS flat and with the same FAISS cells in memory. They are kept in
+48 dimensions, on one core, taking turns with FAISS flat and with the same FAISS cells in memory. They are kept in
 a temporary folder, 8 GB at most, which TMPDIR moves. Cold: the first search with a query, while the pages of its cells
 are still to be mapped.
 """
@@ -43,7 +43,7 @@ SIZE = 160
 COUNTS = (200_000, 1_000_000)
 WIDTH, INNER, CLUSTERS = 384, 48, 2000
 BLOCK = 50_000
-QUERIES, ROUNDS, K = 200, 40, 10
+QUERIES, IN_A_ROW, K = 80, 8, 10
 JOB = {"model": "synthetic", "weights_sha256": "", "network_sha256": "", "size": 224, "tokens": "cls"}
 
 Vectors = NDArray[np.float32]
@@ -158,7 +158,7 @@ def speed_rows(count: int, folder: Path) -> list[dict[str, Any]]:
         "dinokit index": lambda q: [int(entry["path"]) for entry in index.nearest(q, K)],
     }
     names = dict(zip(index.store.ids().tolist(), stored_numbers(index), strict=True))
-    first = [timed(partial(index.nearest, query, K)) for query in queries[: ROUNDS + 1]]
+    first = [timed(partial(index.nearest, query, K)) for query in queries]
     seconds, recalls = time_ways(ways, queries, names)
     base = statistics.median(seconds["FAISS flat"])
     return [
@@ -180,21 +180,26 @@ def speed_rows(count: int, folder: Path) -> list[dict[str, Any]]:
 def time_ways(
     ways: Mapping[str, Callable[[Vectors], Any]], queries: Vectors, names: Mapping[int, int]
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Seconds of each way in interleaved rounds (the first is not counted), and the recall of what it finds."""
+    """Seconds of each way, and the recall of what it finds.
+
+    The ways take turns, each with `IN_A_ROW` queries one after another, as a person or a server sends them; the first
+    of a turn finds the caches as another way left them and is not counted.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     shares: dict[str, list[float]] = {name: [] for name in ways}
-    for number, query in enumerate(queries):
-        if number > ROUNDS:
-            break
-        true: set[int] = set()
+    for first in range(0, len(queries), IN_A_ROW):
+        turn, true = queries[first : first + IN_A_ROW], list[set[int]]()
         for name, search in ways.items():
-            started = time.perf_counter()
-            found = search(query)
-            seconds[name].append(time.perf_counter() - started)
-            rows = {names[int(i)] if name.startswith("FAISS IVF") else int(i) for i in found}
+            found, times = [], []
+            for query in turn:
+                started = time.perf_counter()
+                found.append(search(query))
+                times.append(time.perf_counter() - started)
+            seconds[name] += times[1:]
+            rows = [{names[int(i)] if name.startswith("FAISS IVF") else int(i) for i in one} for one in found]
             true = true or rows
-            shares[name].append(len(rows & true) / K)
-    return {name: part[1:] for name, part in seconds.items()}, {n: statistics.mean(part) for n, part in shares.items()}
+            shares[name] += [len(ours & theirs) / K for ours, theirs in zip(rows, true, strict=True)]
+    return seconds, {name: statistics.mean(part) for name, part in shares.items()}
 
 
 def timed(run: Callable[[], Any]) -> float:
