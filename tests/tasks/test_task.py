@@ -53,10 +53,11 @@ def test_jobs_of_another_backbone_are_refused(jobs: dict[str, Segmenter]) -> Non
         dinokit.MultiTask(other, {})
 
 
-def test_sizes_that_cannot_be_compared_are_said(jobs: dict[str, Segmenter]) -> None:
-    native = Segmenter(jobs["fine"].backbone, "native")
-    with pytest.raises(UserError, match="give size="):
-        dinokit.MultiTask(jobs["fine"].backbone, {**jobs, "native": native})
+def test_the_largest_short_side_suits_all(jobs: dict[str, Segmenter]) -> None:
+    backbone = jobs["fine"].backbone
+    oblong, native = Segmenter(backbone, (320, 160)), Segmenter(backbone, "native")
+    assert dinokit.MultiTask(backbone, {**jobs, "oblong": oblong}).look.size == 160
+    assert dinokit.MultiTask(backbone, {**jobs, "native": native}).look.size == "native"
 
 
 def test_layers_that_there_are_not(jobs: dict[str, Segmenter]) -> None:

@@ -57,7 +57,7 @@ class PictureTask(ABC, Generic[Result]):
 class MultiTask:
     """Several jobs on one pass of the backbone: each head reads the same features.
 
-    All must have the same backbone. size: at which the pictures are looked at; None: the largest that a job has.
+    All must have the same backbone. size: at which the pictures are looked at; None: the largest short side of a job.
     """
 
     def __init__(self, backbone: Backbone, tasks: Mapping[str, PictureTask[Any]], size: Size | None = None) -> None:
@@ -95,8 +95,8 @@ def is_single(pictures: Any) -> bool:
 
 
 def _largest(tasks: Mapping[str, PictureTask[Any]]) -> Size:
-    sizes = [task.look.size for task in tasks.values()]
-    sides = [size for size in sizes if isinstance(size, int)]
-    if len(sides) < len(sizes) and len({str(size) for size in sizes}) > 1:
-        raise UserError("the jobs look at pictures at sizes that cannot be compared", "give size=")
-    return max(sides) if sides else sizes[0]  # type: ignore[return-value]
+    """The short side that suits all: of a square or rectangle its shorter one; "native" if a job wants that."""
+    sizes = [task.look.size for task in tasks.values() if task.look.size is not None]
+    if "native" in sizes:
+        return "native"
+    return max(size if isinstance(size, int) else min(int(side) for side in size) for size in sizes)
