@@ -27,7 +27,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 MODEL = "random:dinokit_vitt16"
 REAL = Path(__file__).parents[1] / "pictures"
 SLOW = """
-import sys, time, torch
+import signal, sys, time, torch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have switched it off
 from pathlib import Path
 from dinokit.inference import dense
 torch.set_num_threads(1)
