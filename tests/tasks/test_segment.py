@@ -9,11 +9,12 @@ from helpers_labels import NAMES, PICTURES, segmentation_folder
 from PIL import Image
 
 import dinokit
+from dinokit.data.masks import IGNORE
 from dinokit.errors import UserError
 from dinokit.heads.augment import Augmentation
 from dinokit.heads.fit import FitSettings
 from dinokit.inference.cache import FeatureCache
-from dinokit.tasks.segment import Segmenter
+from dinokit.tasks.segment import Segmenter, class_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = FitSettings(steps=60, batch=4, lr=5e-3, validate_every=30)
@@ -51,6 +52,17 @@ def test_it_learns_from_changed_pictures_too(backbone: dinokit.Backbone, data: P
     settings = FitSettings(steps=40, batch=4, lr=1e-2, validate_every=20)
     fitted = segmenter.fit(data, data, settings=settings, augmentation=Augmentation(), cache=FeatureCache(tmp_path))
     assert fitted.score > 33
+
+
+def test_balance_lets_rare_classes_count() -> None:
+    masks = [np.array([[0, 0, 0, 0], [0, 0, 0, 2]], np.uint8), np.array([[0, 1], [IGNORE, IGNORE]], np.uint8)]
+    shares = torch.tensor([8.0, 1.0, 1.0]) / 10
+    assert torch.allclose(class_weights(masks, 3, 0.0), torch.ones(3))
+    assert torch.allclose(class_weights(masks, 3, 1.0) * shares, torch.full((3,), 1 / 3))
+    half = class_weights(masks, 3, 0.5)
+    assert half[1] / half[0] == pytest.approx(8**0.5)
+    with pytest.raises(UserError, match="balance is 2"):
+        class_weights(masks, 3, 2.0)
 
 
 def test_the_same_seed_gives_the_same_head(backbone: dinokit.Backbone, data: Path, tmp_path: Path) -> None:

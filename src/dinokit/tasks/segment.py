@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ class Segmenter(PictureTask[Segmentation]):
         validation: str | os.PathLike[str] | None = None,
         *,
         ignore: int = IGNORE,
+        balance: float = 0.0,
         settings: FitSettings | None = None,
         augmentation: Augmentation | None = None,
         cache: FeatureCache | None = None,
@@ -99,9 +101,10 @@ class Segmenter(PictureTask[Segmentation]):
     ) -> Fitted:
         """Train the head on pictures with masks (`data.pairs`); without `validation`, a tenth of them is held out.
 
-        ignore: the mask value that counts for nothing; classes called void or unlabelled do not either. augmentation:
-        how pictures are changed each time they are learnt from; each step then needs a pass of the backbone. keep: a
-        file for unfinished work. Raises `UserError` naming the file for masks that do not fit.
+        ignore: the mask value that counts for nothing; classes called void or unlabelled do not either. balance: how
+        much more rare classes count, from 0 (each pixel alike) to 1 (each class alike). augmentation: how pictures are
+        changed each time they are learnt from; each step then needs a pass of the backbone. keep: a file for
+        unfinished work. Raises `UserError` naming the file for masks that do not fit.
         """
         settings, cache = settings or FitSettings(), cache or FeatureCache()
         pairs = open_pairs(data)
@@ -117,7 +120,7 @@ class Segmenter(PictureTask[Segmentation]):
         material = Material(
             examples=len(train),
             batch=lambda chosen, generator: look_and_draw(stores[0], labels, chosen, SAMPLED, generator, augmentation),
-            loss=_loss,
+            loss=partial(_loss, class_weights(masks[0], len(self.classes), balance)),
             score=lambda head: _score(head, stores[1], masks[1], self.classes),
         )
         fitted = Fit(candidates, material, settings, keep, f"{self.backbone.fingerprint} {data} {augmentation}").run(
@@ -193,8 +196,21 @@ class Segmenter(PictureTask[Segmentation]):
         return Segmentation(labels.to(torch.uint8).numpy(), confidence.numpy(), self.classes, picture)
 
 
-def _loss(head: nn.Module, batch: PixelBatch) -> Tensor:
-    return F.cross_entropy(outputs_at_pixels(head, batch), batch.targets.long())
+def class_weights(masks: Sequence[Mask], count: int, balance: float) -> Tensor:
+    """The weight of each class in the loss, its share of the pixels to the power of -balance; 1 on average by pixel.
+
+    Raises `UserError` for a balance that is not from 0 to 1.
+    """
+    if not 0 <= balance <= 1:
+        raise UserError(f"balance is {balance}", "give 0 (each pixel counts alike) to 1 (each class does)")
+    pixels = sum(np.bincount(mask.ravel(), minlength=IGNORE + 1) for mask in masks)
+    shares = torch.from_numpy(np.asarray(pixels)[:count] / np.asarray(pixels)[:count].sum()).float()
+    weights = torch.where(shares > 0, shares.clamp_min(1e-12) ** -balance, 0.0)
+    return weights / (weights * shares).sum()
+
+
+def _loss(weights: Tensor, head: nn.Module, batch: PixelBatch) -> Tensor:
+    return F.cross_entropy(outputs_at_pixels(head, batch), batch.targets.long(), weights)
 
 
 def _score(head: nn.Module, store: StoredFeatures, masks: Sequence[Mask], classes: tuple[str, ...]) -> float:

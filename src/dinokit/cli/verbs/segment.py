@@ -37,6 +37,7 @@ def fit(
     size: Pixels | None = None,
     layers: Layers | None = None,
     ignore: Whole = 255,
+    balance: float = 0.0,
     augment: Flag = False,
     learning: Learning = SETTINGS,
     opening: Opening = AUTO,
@@ -58,6 +59,8 @@ def fit(
         Blocks whose features the head reads, negative from the end; without it, the last four.
     ignore
         The mask value that counts for nothing.
+    balance
+        How much more rare classes count, from 0 (each pixel alike) to 1 (each class alike).
     augment
         Learn from crops, mirror images and other light, drawn anew each time: for few pictures, or on a GPU.
     json
