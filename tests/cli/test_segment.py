@@ -46,6 +46,10 @@ def test_from_masks_to_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert np.array(labels).max() < 3
     assert (out / f"{NAMES[0]}-drawn.jpg").exists()
 
+    code, _, err = run(capsys, "segment", "predict", head, str(out / f"{NAMES[0]}.png"), "--out", str(out))
+    assert code == 2
+    assert "would be overwritten" in err
+
     code, said, _ = run(capsys, "segment", "evaluate", head, str(data), "--json")
     assert code == 0
     assert set(json.loads(said)["iou"]) == {"background", "person", "thing"}

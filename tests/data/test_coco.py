@@ -90,6 +90,12 @@ def test_what_is_wrong_is_named(coco: Path, kind: str) -> None:
         read_coco(coco)
 
 
+def test_run_lengths_that_wrap_around_are_refused() -> None:
+    hostile = {"counts": [2**62, 2**62, 2**62, 2**62 + 16], "size": [4, 4]}  # 16 in all, to 64 bits
+    with pytest.raises(ValueError, match="do not add up"):
+        draw_outline(hostile, 4, 4)
+
+
 @pytest.mark.parametrize("outline", [None, 5, [[1, 2, 3]], [["x"] * 6], {"counts": [1], "size": [9, 9]}, {"size": 1}])
 def test_a_broken_outline_is_named(coco: Path, outline: Any) -> None:
     content = json.loads(coco.read_text())

@@ -31,7 +31,7 @@ def clouds(count: int, seed: int, classes: int = 3, width: int = 10, spread: flo
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(classes).repeat(count)
     vectors = centres[labels] + spread * torch.randn(len(labels), width, generator=generator)
-    return Examples(vectors, np.eye(classes, dtype=bool)[labels.numpy()], Pooling(4, 1))
+    return Examples(vectors, np.eye(classes, dtype=bool)[labels.numpy()], Pooling(4, 1), (width // 5,) * 4)
 
 
 def test_inputs_are_those_of_the_published_probe() -> None:
@@ -136,7 +136,7 @@ def test_the_sweep_finds_the_informative_input_and_a_rate_that_learns() -> None:
     for part, seed in ((train, 5), (test, 6)):  # F = 5 units of 4: only the last class token tells the classes apart
         random = torch.randn(len(part.vectors), 12, generator=torch.Generator().manual_seed(seed))
         patches = torch.randn(len(part.vectors), 4, generator=torch.Generator().manual_seed(seed + 10))
-        parts.append(Examples(torch.cat([random, part.vectors, patches], 1), part.targets, Pooling(4, 1)))
+        parts.append(Examples(torch.cat([random, part.vectors, patches], 1), part.targets, Pooling(4, 1), (4,) * 4))
     settings = FitSettings(steps=60, batch=32, validate_every=20, weight_decay=0.0)
     probe = fit_probe(parts[0], parts[1], silent, settings, rates=(1e-6, 1e-1))
     assert probe.pooling.blocks == 1

@@ -89,7 +89,7 @@ def read_coco(path: Path) -> Coco:
         raise UserError(f"{path} cannot be read ({str(problem)[:120]})", "give a COCO file in JSON") from None
     try:
         return _interpret(path, content)
-    except (KeyError, TypeError, ValueError) as problem:
+    except (KeyError, TypeError, ValueError, OverflowError) as problem:
         what = f"{path} is no COCO file ({type(problem).__name__}: {problem})"
         raise UserError(what, "it needs images, annotations and categories as COCO has them") from None
 
@@ -163,7 +163,8 @@ def _draw_runs(counts: Any, size: list[int], height: int, width: int) -> Mask:
     if size != [height, width]:
         raise ValueError(f"its size is {size}, the picture's [{height}, {width}]")
     runs = np.asarray(_unpack_counts(counts) if isinstance(counts, str) else counts, dtype=np.int64)
-    if runs.ndim != 1 or (runs < 0).any() or runs.sum() != height * width:
+    pixels = height * width
+    if runs.ndim != 1 or len(runs) > pixels + 1 or (runs < 0).any() or (runs > pixels).any() or runs.sum() != pixels:
         raise ValueError("its runs do not add up to the picture")
     inside = np.arange(len(runs)) % 2 == 1
     return np.repeat(inside, runs).reshape(width, height).T

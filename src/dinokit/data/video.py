@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -220,13 +220,16 @@ def video_writer(path: Path, rate: float = RATE) -> Iterator[Callable[[Pixels], 
     try:
         yield write
     finally:
-        with suppress(av.FFmpegError):
+        try:
             if stream is not None:
                 container.mux(stream.encode())
             container.close()
-        if stream is not None:
-            os.replace(temporary, path)
-        temporary.unlink(missing_ok=True)
+            if stream is not None:
+                os.replace(temporary, path)
+        except (av.FFmpegError, OSError) as problem:
+            raise UserError(f"cannot write {path} ({problem.strerror})", "make room, or choose another --out") from None
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _add_stream(container: Any, rate: float, shape: tuple[int, int]) -> Any:

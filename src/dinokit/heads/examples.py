@@ -18,17 +18,18 @@ class Examples:
     vectors: Tensor
     targets: NDArray[np.bool_]
     pooling: Pooling
+    widths: tuple[int, ...]
+    """Of the features of each block that is pooled; those of a ConvNeXt differ."""
     several: bool = False
     """Whether a picture may have several labels, or none."""
 
     def part(self, places: NDArray[np.integer]) -> Examples:
         """Those at `places`."""
-        return Examples(self.vectors[places], self.targets[places], self.pooling, self.several)
+        return Examples(self.vectors[places], self.targets[places], self.pooling, self.widths, self.several)
 
     def columns(self, part: Pooling) -> slice:
         """Where the vector of `part`, with fewer blocks or without the patches, lies in these."""
-        blocks, cells = self.pooling.blocks, self.pooling.cells**2
+        blocks = self.pooling.blocks
         assert part.blocks <= blocks
         assert part.cells in (0, self.pooling.cells)
-        unit = self.vectors.shape[1] // (blocks + cells)
-        return slice((blocks - part.blocks) * unit, (blocks + part.cells**2) * unit)
+        return slice(sum(self.widths[: blocks - part.blocks]), sum(self.widths) + part.cells**2 * self.widths[-1])

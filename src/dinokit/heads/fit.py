@@ -45,6 +45,9 @@ class FitSettings:
         for name in ("steps", "batch", "validate_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}", "give 1 or more")
+        for name, value in (("weight_decay", self.weight_decay), ("seed", self.seed)):
+            if not 0 <= value < 2**62:
+                raise UserError(f"{name} is {value}", "give 0 or more")
         if not 0 < self.lr < math.inf:
             raise UserError(f"lr is {self.lr}", "give a positive number, such as 1e-3")
 

@@ -67,7 +67,7 @@ def estimate(starts: Floats, ends: Floats, tolerance: float) -> tuple[Floats, ND
     LO-RANSAC of PoseLib. Raises `UserError` for fewer than four matches, and where no homography explains them: too few
     agree, or those that do lie on one line.
     """
-    poselib = _poselib()
+    poselib = load_poselib()
     if len(starts) < FEWEST:
         raise UserError(f"{len(starts)} matches are too few for a homography", f"it takes {FEWEST} at least")
     settings = {"max_reproj_error": tolerance, **_EFFORT}
@@ -85,7 +85,8 @@ def _on_a_line(points: Floats) -> bool:
     return bool(spread / np.sqrt(len(points)) < 1)
 
 
-def _poselib() -> Any:
+def load_poselib() -> Any:
+    """PoseLib; `UserError` where it is not installed."""
     try:
         import poselib
     except ImportError:

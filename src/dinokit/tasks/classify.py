@@ -34,7 +34,7 @@ from dinokit.images.geometry import fit_to_grid
 from dinokit.images.read import read
 from dinokit.inference.backbone import Backbone, load
 from dinokit.inference.cache import FeatureCache
-from dinokit.inference.layers import Look, PictureFeatures
+from dinokit.inference.layers import Look, PictureFeatures, layer_widths
 from dinokit.inference.stored_features import StoredFeatures
 from dinokit.tasks.classify_results import Classification
 from dinokit.tasks.fitting import silent
@@ -226,7 +226,8 @@ class Classifier(PictureTask[Classification]):
 
     def _examples(self, pictures: Labelled, cache: FeatureCache, track: Track) -> Examples:
         vectors = self.vectors(pictures, cache, track)
-        return Examples(vectors, pictures.targets(), self.pooling, pictures.several)
+        widths = tuple(layer_widths(self.backbone, self.look.layers))
+        return Examples(vectors, pictures.targets(), self.pooling, widths, pictures.several)
 
     def _take(self, head: ClassifierHead, pooling: Pooling, classes: tuple[str, ...], several: bool) -> None:
         self.head, self.pooling, self.classes, self.several = head.eval(), pooling, classes, several

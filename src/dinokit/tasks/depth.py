@@ -129,7 +129,7 @@ class DepthEstimator(PictureTask[Depth]):
         settings, cache = settings or FitSettings(), cache or FeatureCache()
         pairs = open_pairs(data, DEPTHS)
         others = None if validation is None else open_pairs(validation, DEPTHS)
-        sets = hold_out(pairs, settings.seed) if others is None else (pairs, others)
+        sets = [pairs.part(part) for part in hold_out(pairs, settings.seed)] if others is None else [pairs, others]
         train, checked = (Depths(part, self.plan.bins.range, track) for part in sets)
         stores = [StoredFeatures(self.backbone, part.pairs, self.look, cache) for part in (train, checked)]
         for store in stores:
@@ -145,9 +145,8 @@ class DepthEstimator(PictureTask[Depth]):
         )
         torch.manual_seed(settings.seed)
         candidates = {str(self.plan.kind): Candidate(self._build_head(), settings.lr)}
-        fitted = Fit(
-            candidates, material, settings, keep, f"{self.backbone.fingerprint} {data} {self.look} {self.plan}"
-        ).run(track)
+        asked = f"{self.backbone.fingerprint} {data} {validation} {self.look} {self.plan}"
+        fitted = Fit(candidates, material, settings, keep, asked).run(track)
         assert isinstance(fitted.head, BinnedDepth)
         self.head = fitted.head
         return fitted

@@ -66,7 +66,7 @@ def discover_files(
     if out.suffix.lower() in _PICTURE_ENDINGS:
         raise UserError(f"--out {out} is the name of a picture", "name a folder")
     sources = _readable([Path(str(source)) for source in expand(pictures)], warn)
-    names = free_names(sources, out)
+    names = free_names(sources, out, _ENDINGS[settings.what])
     boxes: dict[str, FoundBoxes] = {}
     results = track(_results(discoverer, sources, settings), len(sources), "discovering")
     for source, name, result in zip(sources, names, results, strict=True):
@@ -79,6 +79,15 @@ def discover_files(
         yield row
     if boxes:
         write_coco(out / BOXES, boxes)
+
+
+_ENDINGS = {
+    "foreground": ("-foreground.png", "-mask.png"),
+    "segments": ("-segments-drawn.png", "-segments.png"),
+    "colours": ("-colours.png",),
+    "similar": ("-similar.png",),
+}
+"""Of the files that a picture gets."""
 
 
 def _results(discoverer: Discoverer, sources: Sequence[Path], settings: DiscoverySettings) -> Iterator[Any]:

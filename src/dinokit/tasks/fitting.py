@@ -18,10 +18,10 @@ def silent(items: Iterable[T], total: int, label: str, done: int = 0) -> Iterabl
     return items
 
 
-def hold_out(pairs: Pairs, seed: int) -> tuple[Pairs, Pairs]:
-    """A tenth of the pictures apart, at least one: (the others, the tenth). `UserError` for fewer than two."""
+def hold_out(pairs: Pairs, seed: int) -> tuple[list[int], list[int]]:
+    """Numbers of the pictures, a tenth apart, at least one: (the others, the tenth). `UserError` for fewer than two."""
     if len(pairs) < 2:
         raise UserError(f"{pairs.name} has one picture", "give two at least, or name others for validation")
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed)).tolist()
     tenth = max(len(pairs) // 10, 1)
-    return pairs.part(sorted(order[tenth:])), pairs.part(sorted(order[:tenth]))
+    return sorted(order[tenth:]), sorted(order[:tenth])

@@ -46,7 +46,8 @@ __all__ = ["Index"]
 
 _SPACE = "space.safetensors"
 _BATCH = 16
-_ROWS = 8192
+CELL_NEIGHBOURS = 200
+"""Neighbours up to which cells are looked into; for more, every vector is compared."""
 
 
 class Index(Searchable):
@@ -140,6 +141,8 @@ class Index(Searchable):
         if where is not None or self._cells is None:
             return self.store.nearest(query, k, where, ABOUT)
         similarity, ids = self._cells.nearest(query, k)
+        if len(ids) < min(k, len(self)) or k > CELL_NEIGHBOURS:  # the cells are for few neighbours
+            return self.store.nearest(query, k, where, ABOUT)
         found = self._cells.rows(ids)
         return [entry | {"similarity": float(cosine)} for entry, cosine in zip(found, similarity, strict=True)]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dinokit.errors import UserError
 from dinokit.heads.correspondence import near_only, sample, soft_argmax
-from dinokit.heads.homography import corner_error, transform
+from dinokit.heads.homography import corner_error, load_poselib, transform
 from dinokit.images.geometry import Size
 from dinokit.images.read import Picture, Source, read
 from dinokit.inference.backbone import Backbone
@@ -100,6 +100,7 @@ class Matcher:
 
         Raises `UserError` as `predict`, and where too few matches agree on one.
         """
+        load_poselib()  # missing, it is said before the work
         fit = HomographySearch(self.backbone, self.look, *self._read(first, second)).run()
         if self.refine:
             fit = refine_fit(fit)
@@ -110,6 +111,7 @@ class Matcher:
 
         For a homography the corners and the matches are measured, for points where they are found.
         """
+        load_poselib()
         corners, inliers, errors = [], [], []
         for first, second, truth in pairs:
             if truth.shape == (3, 3):

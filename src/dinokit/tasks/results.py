@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,10 @@ from PIL import Image
 from dinokit.checkpoints.folders import make_folder
 from dinokit.checkpoints.save import write_atomically
 from dinokit.errors import UserError
-from dinokit.images.read import Picture, Source
+from dinokit.images.read import Picture, ReadError, Source
 
+DRAWN = "-drawn.jpg"
+"""Ends the name of a result that is drawn."""
 PICTURES = (".png", ".jpg", ".jpeg")
 """Endings of pictures that can be written."""
 
@@ -56,12 +58,14 @@ def save_image(path: Path, image: Image.Image, endings: tuple[str, ...]) -> None
     write_atomically(path, content.getvalue())
 
 
-def free_names(sources: Sequence[Source], out: Path) -> list[str]:
+def free_names(sources: Sequence[Source], out: Path, endings: Sequence[str]) -> list[str]:
     """A name for the results of each picture in the folder `out`, which is made: of its file, none of them twice.
 
-    -2, ... is added where another has the name. Raises `UserError` where the folder cannot be written.
+    -2, ... is added where another has the name. endings: of the files that a name gets. Raises `UserError` where the
+    folder cannot be written, or such a file is one of the pictures.
     """
     make_folder(out)
+    pictures = {Path(source).resolve() for source in sources if isinstance(source, (str, os.PathLike))}
     names: dict[str, None] = {}
     for number, source in enumerate(sources):
         stem = Path(source).stem if isinstance(source, (str, os.PathLike)) else f"picture-{number}"
@@ -70,4 +74,46 @@ def free_names(sources: Sequence[Source], out: Path) -> list[str]:
             count += 1
             name = f"{stem}-{count}"
         names[name] = None
+        taken = [path for path in (out / f"{name}{ending}" for ending in endings) if path.resolve() in pictures]
+        if taken:
+            raise UserError(f"{taken[0]} is one of the pictures and would be overwritten", "give another --out")
     return list(names)
+
+
+class Drawable(Protocol):
+    """A result that can be looked at and kept."""
+
+    def draw(self) -> Picture: ...
+    def save(self, path: Path, /) -> None: ...
+
+
+Result = TypeVar("Result", bound=Drawable)
+
+
+def predict_files(
+    predict: Callable[[Source], Result],
+    sources: Sequence[Source],
+    out: Path,
+    ending: str,
+    warn: Callable[[str], None],
+) -> Iterator[tuple[Source, Result, Path]]:
+    """Write the result of each picture into the folder `out`: NAME`ending`, and NAME-drawn.jpg to look at.
+
+    Yields each picture, its result and the file. Pictures that cannot be read are told to `warn`. Raises `UserError`
+    as `free_names`, and where no picture can be read.
+    """
+    names = free_names(sources, out, (ending, DRAWN))
+    failures = 0
+    for name, source in zip(names, sources, strict=True):
+        try:
+            result = predict(source)
+        except ReadError as error:
+            failures += 1
+            if failures == len(sources):
+                raise
+            warn(f"{error.message}; skipped")
+            continue
+        path = out / f"{name}{ending}"
+        result.save(path)
+        save_picture(out / f"{name}{DRAWN}", result.draw())
+        yield source, result, path

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dinokit.data.masks import IGNORE, Mask, check_classes, name_classes, read_mask, read_masks
-from dinokit.data.pairs import open_pairs
+from dinokit.data.pairs import Pairs, open_pairs
 from dinokit.data.track import Track
 from dinokit.errors import UserError
 from dinokit.heads.augment import Augmentation
@@ -74,6 +74,15 @@ class Segmentation:
         save_labels(Path(path), self.labels, palette(len(self.classes)))
 
 
+@dataclass(frozen=True)
+class _Labelled:
+    """Pictures, their masks and all classes."""
+
+    pairs: Pairs
+    masks: list[Mask]
+    classes: tuple[str, ...]
+
+
 class Segmenter(PictureTask[Segmentation]):
     """Gives every pixel a class. `fit` it on pictures with masks, or `load` one.
 
@@ -107,27 +116,23 @@ class Segmenter(PictureTask[Segmentation]):
         unfinished work. Raises `UserError` naming the file for masks that do not fit.
         """
         settings, cache = settings or FitSettings(), cache or FeatureCache()
-        pairs = open_pairs(data)
-        train, checked = (pairs, open_pairs(validation)) if validation is not None else hold_out(pairs, settings.seed)
-        masks = [read_masks(part, ignore) for part in (train, checked)]
-        self.classes = name_classes(train, masks[0])
-        check_classes(checked, masks[1], len(self.classes))
-        labels = [LabelledMap(mask, mask != IGNORE) for mask in masks[0]]
-        stores = [StoredFeatures(self.backbone, part, self.look, cache) for part in (train, checked)]
+        train, checked = self._sets(data, validation, ignore, settings.seed)
+        stores = [StoredFeatures(self.backbone, part.pairs, self.look, cache) for part in (train, checked)]
+        weights = class_weights(train.masks, len(train.classes), balance)
+        labels = [LabelledMap(mask, mask != IGNORE) for mask in train.masks]
+        material = Material(
+            examples=len(train.pairs),
+            batch=lambda chosen, generator: look_and_draw(stores[0], labels, chosen, SAMPLED, generator, augmentation),
+            loss=partial(_loss, weights),
+            score=lambda head: _score(head, stores[1], checked.masks, train.classes),
+        )
         for store in stores[1:] if augmentation else stores:
             store.prepare(track)
-        candidates = {"linear": Candidate(self._build_head(settings.seed), settings.lr)}
-        material = Material(
-            examples=len(train),
-            batch=lambda chosen, generator: look_and_draw(stores[0], labels, chosen, SAMPLED, generator, augmentation),
-            loss=partial(_loss, class_weights(masks[0], len(self.classes), balance)),
-            score=lambda head: _score(head, stores[1], masks[1], self.classes),
-        )
-        fitted = Fit(candidates, material, settings, keep, f"{self.backbone.fingerprint} {data} {augmentation}").run(
-            track
-        )
+        candidates = {"linear": Candidate(self._build_head(len(train.classes), settings.seed), settings.lr)}
+        asked = (self.backbone.fingerprint, str(data), str(validation), ignore, balance, augmentation)
+        fitted = Fit(candidates, material, settings, keep, repr((*asked, self.look, train.classes))).run(track)
         assert isinstance(fitted.head, LinearDenseHead)
-        self.head = fitted.head
+        self.head, self.classes = fitted.head, train.classes
         return fitted
 
     def read(self, seen: PictureFeatures) -> Segmentation:
@@ -177,14 +182,30 @@ class Segmenter(PictureTask[Segmentation]):
         settings, state = load_head(Path(folder), "segment", backbone)
         segmenter = cls(backbone, _size(settings["size"]), settings["layers"])
         segmenter.classes = tuple(settings["classes"])
-        segmenter.head = segmenter._build_head(0)
+        segmenter.head = segmenter._build_head(len(segmenter.classes), 0)
         fill_head(segmenter.head, state, folder)
         segmenter.head.eval()
         return segmenter
 
-    def _build_head(self, seed: int) -> LinearDenseHead:
-        torch.manual_seed(seed)
-        return LinearDenseHead(layer_widths(self.backbone, self.look.layers), len(self.classes))
+    def _sets(
+        self, data: str | os.PathLike[str], validation: str | os.PathLike[str] | None, ignore: int, seed: int
+    ) -> tuple[_Labelled, _Labelled]:
+        """What is learnt from and what it is judged on; both know the same classes."""
+        pairs = open_pairs(data)
+        masks = read_masks(pairs, ignore)
+        classes = name_classes(pairs, masks)
+        if validation is None:
+            parts = hold_out(pairs, seed)
+            return tuple(_Labelled(pairs.part(p), [masks[i] for i in p], classes) for p in parts)  # type: ignore[return-value]
+        others = open_pairs(validation)
+        judged = read_masks(others, ignore)
+        check_classes(others, judged, len(classes))
+        return _Labelled(pairs, masks, classes), _Labelled(others, judged, classes)
+
+    def _build_head(self, classes: int, seed: int) -> LinearDenseHead:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return LinearDenseHead(layer_widths(self.backbone, self.look.layers), classes)
 
     def _trained(self) -> LinearDenseHead:
         if self.head is None:

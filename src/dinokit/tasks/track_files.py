@@ -26,8 +26,6 @@ from dinokit.heads.propagate import Memory
 from dinokit.inference.jobs import JOB, claim
 from dinokit.tasks.track import Following, Tracker
 
-__all__ = ["write_tracks"]
-
 STATE = ".state.safetensors"
 _STORE_EVERY = 50
 
@@ -92,7 +90,7 @@ def _describe(tracker: Tracker, source: str, labels: Labels) -> dict[str, Any]:
         "model": info.name,
         "weights_sha256": info.weights_sha256,
         "precision": str(tracker.backbone.dtype).removeprefix("torch."),
-        "size": tracker.look.size,
+        "size": str(tracker.look.size),
         "settings": {**vars(settings), "smooth": tracker.smooth},
     }
 

@@ -121,21 +121,17 @@ def predict(
     json
         Print one JSON object: the files, and the least, median and greatest depth of each picture in metres.
     """
-    from dinokit.cli.output import print_json, put, track
+    from dinokit.cli.output import print_json, put, track, warn
     from dinokit.inference.views import expand
-    from dinokit.tasks.results import free_names, save_picture
+    from dinokit.tasks.results import predict_files
 
     estimator = _open(head, model, size, opening)
-    sources = expand(images)
-    names = free_names(sources, out)
-    found = []
-    for name, source in track(zip(names, sources, strict=True), len(sources), "estimating depth"):
-        [result] = estimator.predict_each([source])
-        result.save(out / f"{name}.{format}")
-        save_picture(out / f"{name}-drawn.jpg", result.draw())
-        found.append({"picture": str(source), "depth": str(out / f"{name}.{format}"), "metres": result.metres()})
+    sources, found = expand(images), []
+    results = predict_files(lambda source: next(estimator.predict_each([source])), sources, out, f".{format}", warn)
+    for source, result, path in track(results, len(sources), "estimating depth"):
+        found.append({"picture": str(source), "depth": str(path), "metres": result.metres()})
         if not json:
-            put(out / f"{name}.{format}")
+            put(path)
     if json:
         print_json({"pictures": found})
 

@@ -110,21 +110,20 @@ def predict(
     json
         Print one JSON object: the files, and the share of each class in each picture.
     """
-    from dinokit.cli.output import print_json, put, track
+    from dinokit.cli.output import print_json, put, track, warn
     from dinokit.inference.views import expand
-    from dinokit.tasks.results import free_names, save_picture
+    from dinokit.tasks.results import predict_files
     from dinokit.tasks.segment import Segmenter
 
     segmenter = Segmenter.load(head, opening.of_head(head))
-    sources = expand(images)
-    found = []
-    for name, source in track(zip(free_names(sources, out), sources, strict=True), len(sources), "segmenting"):
-        result = segmenter.predict_with_care(source, scales or (1.0,), flip)
-        result.save(out / f"{name}.png")
-        save_picture(out / f"{name}-drawn.jpg", result.draw())
-        found.append({"picture": str(source), "labels": str(out / f"{name}.png"), "shares": result.shares()})
+    sources, found = expand(images), []
+    results = predict_files(
+        lambda source: segmenter.predict_with_care(source, scales or (1.0,), flip), sources, out, ".png", warn
+    )
+    for source, result, path in track(results, len(sources), "segmenting"):
+        found.append({"picture": str(source), "labels": str(path), "shares": result.shares()})
         if not json:
-            put(out / f"{name}.png")
+            put(path)
     if json:
         print_json({"pictures": found})
 
