@@ -66,6 +66,19 @@ def test_an_index_grows_shrinks_and_filters(table: Path, tmp_path: Path, capsys:
     assert "copy.jpg" not in paths(run(capsys, "index", "search", index, QUERY, *opening))
 
 
+def test_a_table_of_one_picture_finds_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "one.parquet"
+    assert main(["embed", QUERY, "--out", str(table), "--size", "112", "--precision", "fp32"]) == 0
+    found = run(capsys, "search", QUERY, "--in", table, "--precision", "fp32")
+    assert paths(found) == [f"{NAMES[0]}.jpg"]
+    assert found["searches"][0]["hits"][0]["similarity"] == pytest.approx(1, abs=1e-3)
+    index = tmp_path / "one.index"
+    run(capsys, "index", "build", index, "--from", table)
+    run(capsys, "index", "remove", index, "--where", "width > 0")
+    assert main(["index", "search", str(index), QUERY]) == 2
+    assert "is empty" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -251,7 +251,7 @@ def test_other_models_and_impossible_numbers_are_refused(table: Path, backbone: 
         Collection(table, load("random:dinokit_vitt16"))
     collection = Collection(table, backbone)
     for k in (0, len(collection) + 1):
-        with pytest.raises(UserError, match=f"--k is {k}, .* has {len(collection)} pictures"):
+        with pytest.raises(UserError, match=f"k is {k}, .* has {len(collection)} pictures"):
             collection.search(PHOTOS[0], k=k)
     with pytest.raises(UserError, match="--rerank is -1"):
         collection.search(PHOTOS[0], rerank=-1)

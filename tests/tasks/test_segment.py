@@ -169,6 +169,19 @@ def test_a_class_of_the_test_alone_is_refused(segmenter: Segmenter, tmp_path: Pa
         segmenter.evaluate(folder)
 
 
+def test_masks_without_labels_cannot_be_judged(segmenter: Segmenter, tmp_path: Path) -> None:
+    folder = segmentation_folder(tmp_path / "data", NAMES[:1])
+    change_mask(folder, np.full(SHAPE[:2], IGNORE, np.uint8))
+    with pytest.raises(UserError, match="no labelled pixel"):
+        segmenter.evaluate(folder)
+
+
+@pytest.mark.parametrize("scales", [(float("nan"),), (0.0,), (-1.0,), ()])
+def test_wrong_scales_are_named(segmenter: Segmenter, scales: tuple[float, ...]) -> None:
+    with pytest.raises(UserError, match="scales are"):
+        segmenter.predict_with_care(PICTURES / f"{NAMES[0]}.jpg", scales)
+
+
 def test_an_untrained_one_says_what_to_do(backbone: dinokit.Backbone) -> None:
     with pytest.raises(UserError, match="call fit"):
         Segmenter(backbone).predict(PICTURES / f"{NAMES[0]}.jpg")

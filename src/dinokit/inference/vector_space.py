@@ -87,6 +87,10 @@ class Seen:
     """[h*w, D]"""
 
 
+_LEAST_SPREAD = 1e-10
+"""Mean variance of vectors of length 1, below which they are the same but for rounding."""
+
+
 @dataclass(frozen=True)
 class Whitening:
     """Centre and scale: x -> (x - mean) @ map."""
@@ -103,7 +107,9 @@ class Whitening:
         width = len(mean)
         spread = float(np.trace(covariance)) / width
         shrinkage = max(SHRINKAGE, width / max(moments.count, 1))
-        root = cholesky(covariance + max(shrinkage * spread, 1e-12) * np.eye(width), lower=True)
+        if spread < _LEAST_SPREAD:  # one picture, or the same ones: there is nothing to scale
+            return Whitening(np.zeros(width, np.float32), np.eye(width, dtype=np.float32))
+        root = cholesky(covariance + shrinkage * spread * np.eye(width), lower=True)
         inverse = solve_triangular(root, np.eye(width), lower=True).T
         return Whitening(mean.astype(np.float32), np.ascontiguousarray(inverse, np.float32))
 

@@ -67,9 +67,11 @@ class Searchable(ABC):
         """The first k of what `find` gives for the picture's vector [1, D], the first `rerank` put in order again."""
         if rerank < 0:
             raise UserError(f"--rerank is {rerank}", "give the number of hits to compare patch by patch")
+        if not len(self):
+            raise UserError(f"{self.place} is empty", "add pictures")
         wanted, rerank = min(FIRST, len(self)) if k is None else k, min(rerank, len(self))
         if not 1 <= wanted <= len(self):
-            raise UserError(f"--k is {k}, and {self.place} has {len(self)} pictures", f"give 1 to {len(self)}")
+            raise UserError(f"k is {k}, and {self.place} has {len(self)} pictures", f"give 1 to {len(self)}")
         seen = self.origin.look(self.model(), picture)
         found = find(seen.vector[None], max(wanted, rerank))
         ordered = self._rerank(found[:rerank], seen.patches) + found[rerank:]

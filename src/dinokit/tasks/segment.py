@@ -146,6 +146,9 @@ class Segmenter(PictureTask[Segmentation]):
 
         Slower and a little better (multi-scale testing, as published results for segmentation use it).
         """
+        wrong = [scale for scale in scales if not 0.01 <= scale <= 100]
+        if wrong or not scales:
+            raise UserError(f"scales are {list(scales)}", "give some from 0.01 to 100, such as 0.75 1 1.25")
         whole = read(picture, channels=self.backbone.spec.in_channels)
         height, width = whole.shape[:2]
         total = torch.zeros(len(self.classes), height, width)
@@ -168,6 +171,8 @@ class Segmenter(PictureTask[Segmentation]):
             mask = read_mask(pairs, i, ignore)
             check_classes(pairs.part([i]), [mask], len(self.classes))
             matrix.add(mask, result.labels, IGNORE)
+        if not matrix.counts.any():
+            raise UserError(f"the masks of {data} have no labelled pixel", "give masks with classes")
         return matrix.score(self.classes)
 
     def save(self, folder: str | os.PathLike[str]) -> None:

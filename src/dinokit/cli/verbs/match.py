@@ -27,7 +27,7 @@ def match(
     second: str,
     /,
     *,
-    out: Out = Path("matches.png"),
+    out: Out | None = None,
     homography: Json = False,
     point: list[tuple[float, float]] | None = None,
     model: Model = BUNDLED,
@@ -47,7 +47,8 @@ def match(
     second
         Another picture.
     out
-        What to write: both pictures with lines (.png, .jpg), a table of the points (.csv) or arrays (.npz).
+        What to write: both pictures with lines (.png, .jpg), a table of the points (.csv) or arrays (.npz); without it
+        matches.png, homography.png or points.png.
     homography
         Find the homography of a flat scene, or of two views from one place; needs pip install dinokit[geometry].
     point
@@ -67,6 +68,7 @@ def match(
     from dinokit.tasks.match import LAYERS, RATIO, SIZE, Matcher
     from dinokit.tasks.match_results import check_out
 
+    out = out or Path("points.png" if point else "homography.png" if homography else "matches.png")
     check_out(out)
     if homography and point:
         raise UserError("--homography and --point were both given", "run the command twice")
