@@ -78,7 +78,7 @@ class FeatureCache:
                 grids = json.loads((file.metadata() or {})["grids"])
                 found = tuple(_unpack(file, n, grid) for n, grid in enumerate(grids))
             os.utime(path)  # used now
-        except FileNotFoundError:
+        except (FileNotFoundError, RuntimeError):  # there is none, or another process has just removed it
             return None
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):
             with contextlib.suppress(OSError):
