@@ -1,4 +1,4 @@
-"""kNN and linear accuracy of frozen class tokens, beside random initialisation and raw pixels.
+"""kNN and linear accuracy of frozen class tokens, beside random initialisation, raw pixels, gradients and colours.
 
     python -m benchmarks.knn [--model MODEL] [--sizes 128 160 192]
 
@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from benchmarks.data import data_folder
+from benchmarks.gradients import SIDE, describe
 from benchmarks.results import show, write
 from dinokit.backbones.catalog import NETWORKS
 from dinokit.data.listing import SkippedFiles
@@ -27,6 +28,7 @@ from dinokit.data.opening import open_pictures
 from dinokit.data.store import decode_all
 from dinokit.heads.knn import knn_accuracy
 from dinokit.heads.probe import class_tokens
+from dinokit.images.read import read
 from dinokit.inference.backbone import load
 
 SETS = {
@@ -57,6 +59,13 @@ def pixel_features(pattern: Path) -> Labelled:
     """Raw pixels of pictures squashed to 32 x 32, centred: [N, 3072]."""
     store = decode_all(open_pictures(pattern), PIXEL_SIDE)
     return store.pictures.flatten(1).float() / 255 - 0.5, store.labels
+
+
+def gradient_features(pattern: Path) -> Labelled:
+    """Histograms of oriented gradients and of colours: [N, 1892]."""
+    pictures = open_pictures(pattern)
+    vectors = [torch.from_numpy(describe(read(pictures.read_bytes(i)))) for i in range(len(pictures))]
+    return torch.stack(vectors), torch.tensor([pictures.label(i) for i in range(len(pictures))])
 
 
 def token_features(model: str, pattern: Path, size: int) -> Labelled:
@@ -113,7 +122,7 @@ def choose_size(model: str, pattern: Path, sizes: Sequence[int]) -> int:
 
 
 def run(model: str, sizes: Sequence[int], sets: Sequence[str]) -> list[Row]:
-    """All rows: raw pixels, the same network at random initialisation (if it is one of the catalogue), the model."""
+    """All rows: raw pixels, gradients, random weights of the same network (if the catalogue has it), the model."""
     folder = data_folder()
     network = load(model).info.name
     random = [f"random:{network}"] if network in NETWORKS else []
@@ -124,10 +133,11 @@ def run(model: str, sizes: Sequence[int], sets: Sequence[str]) -> list[Row]:
     for data in sets:
         train, test = (folder / part for part in SETS[data])
         rows.append(evaluate(data, "raw pixels", PIXEL_SIDE, pixel_features(train), pixel_features(test)))
+        rows.append(evaluate(data, "HOG + colours", SIDE, gradient_features(train), gradient_features(test)))
         for name, size in chosen.items():
             found = (token_features(name, part, size) for part in (train, test))
             rows.append(evaluate(data, name, size, *found))
-        for row in rows[-1 - len(chosen) :]:
+        for row in rows[-2 - len(chosen) :]:
             print(row, flush=True)
     return rows
 

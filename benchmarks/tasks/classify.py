@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 
+from benchmarks.gradients import describe
 from benchmarks.tasks.models import run_alone
 from dinokit.data.labelled import Labelled, open_labelled
 from dinokit.heads.classification_scores import main_score
@@ -22,7 +21,6 @@ from dinokit.heads.examples import Examples
 from dinokit.heads.few_shot import measure_few_shot
 from dinokit.heads.fit_classifier import fit_logistic
 from dinokit.heads.pooling import Pooling
-from dinokit.images.geometry import resize, to_tensor
 from dinokit.images.read import read
 from dinokit.inference.backbone import Backbone
 from dinokit.inference.cache import FeatureCache
@@ -33,8 +31,6 @@ SETS = ("caltech101", "rsscn7")
 LOOKS = ((160, 1), (256, 4))
 """Side in pixels, and cells of the pooling."""
 FEW, DRAWS = 5, 3
-_SIDE = 128
-_RANGES = [0, 180, 0, 256, 0, 256]
 
 
 def measure(models: Mapping[str, Backbone], data: Path) -> list[dict[str, Any]]:
@@ -51,15 +47,8 @@ def measure(models: Mapping[str, Backbone], data: Path) -> list[dict[str, Any]]:
 
 def gradients(pictures: Labelled) -> Examples:
     """Histograms of oriented gradients and of colours: [N, 1892]."""
-    cell = _SIDE // 8
-    describe = cv2.HOGDescriptor((_SIDE, _SIDE), (2 * cell, 2 * cell), (cell, cell), (cell, cell), 9)
-    vectors = []
-    for i in range(len(pictures)):
-        square = resize(to_tensor(read(pictures.pictures.read_bytes(i))), (_SIDE, _SIDE))[0]
-        pixels = square.permute(1, 2, 0).contiguous().numpy()
-        colours = cv2.calcHist([cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)], [0, 1, 2], None, [8, 4, 4], _RANGES).ravel()
-        vectors.append(np.concatenate([describe.compute(pixels).ravel(), np.sqrt(colours / colours.sum())]))
-    return Examples(torch.from_numpy(np.stack(vectors)).float(), pictures.targets(), Pooling(1, 0))
+    vectors = [torch.from_numpy(describe(read(pictures.pictures.read_bytes(i)))) for i in range(len(pictures))]
+    return Examples(torch.stack(vectors), pictures.targets(), Pooling(1, 0))
 
 
 def _best_look(name: str, model: str, backbone: Backbone, train: Labelled, test: Labelled) -> dict[str, Any]:
