@@ -51,7 +51,7 @@ def describe_by(backbone: Backbone) -> Describe:
 def colour_and_place(images: list[Path], size: Grid) -> NDArray[np.float32]:
     """Of each cell: mean and deviation of its colours, its row and column from 0 to 1, and their products."""
     rows, columns = size[0] // PATCH, size[1] // PATCH
-    place = np.stack(np.mgrid[0 : 1 : rows * 1j, 0 : 1 : columns * 1j], axis=-1)
+    place = np.stack(list(np.mgrid[0 : 1 : rows * 1j, 0 : 1 : columns * 1j]), axis=-1)
     found = []
     for image in images:
         pixels = resize(to_tensor(read(image)), size)[0].permute(1, 2, 0).float().numpy() / 255
@@ -99,7 +99,8 @@ def _classify(
 ) -> NDArray[np.int64]:
     scaler = StandardScaler().fit(known)
     model = LogisticRegression(C=strength, max_iter=200, tol=1e-3).fit(scaler.transform(known), labels)
-    return np.int64(model.predict(scaler.transform(asked)))
+    found: NDArray[np.int64] = model.predict(scaler.transform(asked))
+    return found
 
 
 def overlap(labels: NDArray[np.int64], found: NDArray[np.int64]) -> float:

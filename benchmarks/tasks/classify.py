@@ -16,6 +16,7 @@ import torch
 from benchmarks.gradients import describe
 from benchmarks.tasks.models import run_alone
 from dinokit.data.labelled import Labelled, open_labelled
+from dinokit.data.track import silent
 from dinokit.heads.classification_scores import main_score
 from dinokit.heads.examples import Examples
 from dinokit.heads.few_shot import measure_few_shot
@@ -25,7 +26,6 @@ from dinokit.images.read import read
 from dinokit.inference.backbone import Backbone
 from dinokit.inference.cache import FeatureCache
 from dinokit.tasks.classify import Classifier
-from dinokit.tasks.fitting import silent
 
 SETS = ("caltech101", "rsscn7")
 LOOKS = ((160, 1), (256, 4))

@@ -13,11 +13,11 @@ import numpy as np
 from benchmarks.tasks.models import run_alone
 from dinokit.data.depths import Depths
 from dinokit.data.pairs import DEPTHS, open_pairs
+from dinokit.data.track import silent
 from dinokit.heads.depth_scores import DepthScore, score_depth
 from dinokit.heads.fit import FitSettings
 from dinokit.inference.backbone import Backbone
 from dinokit.tasks.depth import DepthEstimator
-from dinokit.tasks.fitting import silent
 
 SEEDS = (0, 1, 2)
 SIZE, LAYERS, SETTINGS = 336, (-4, -3, -2, -1), {"steps": 300, "batch": 4}

@@ -12,10 +12,10 @@ from PIL import Image
 
 from dinokit.data.depths import ENDINGS, Depths, read_depth, write_depth
 from dinokit.data.pairs import DEPTHS, open_pairs
+from dinokit.data.track import silent
 from dinokit.errors import UserError
 from dinokit.images.exr import read_exr
 from dinokit.images.kinds import UnreadableError
-from dinokit.tasks.fitting import silent
 
 LIMITS = (0.001, 10.0)
 METRES = np.linspace(0.5, 4, 6 * 8, dtype=np.float32).reshape(6, 8)
@@ -146,10 +146,10 @@ def test_maps_without_depth_are_left_out_and_said(tmp_path: Path) -> None:
     folder = pairs_of(tmp_path, {"a": METRES, "b": METRES * 0, "c": METRES * 2})
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        depths = Depths(open_pairs(folder, DEPTHS), LIMITS, silent, held=200)
+        depths = Depths(open_pairs(folder, DEPTHS), LIMITS, silent)
     assert len(depths) == 2
     assert [path.stem for path in depths.pairs.paths] == ["a", "c"]
-    assert np.array_equal(depths[1], METRES * 2)  # of which none is held
+    assert np.array_equal(depths[1], METRES * 2)
     assert "b.npy left out" in str(said[0].message)
 
 

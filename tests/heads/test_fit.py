@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dinokit.data.track import silent
 from dinokit.errors import UserError
 from dinokit.heads.fit import Candidate, Fit, FitSettings, Material
-from dinokit.tasks.fitting import silent
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Batch = tuple[Tensor, Tensor]

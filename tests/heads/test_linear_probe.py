@@ -10,6 +10,7 @@ from helpers_golden import load_golden
 from sklearn.metrics import average_precision_score
 
 from dinokit.backbones.features import Features
+from dinokit.data.track import silent
 from dinokit.errors import UserError
 from dinokit.heads import logistic
 from dinokit.heads.classification_scores import average_precisions, calibration_error, score_classification, top_k
@@ -20,7 +21,6 @@ from dinokit.heads.knn import knn_scores
 from dinokit.heads.linear_probe import fit_probe
 from dinokit.heads.logistic import STRENGTHS, LogisticPath, choose_strength
 from dinokit.heads.pooling import Pooling
-from dinokit.tasks.fitting import silent
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

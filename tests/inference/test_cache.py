@@ -12,11 +12,11 @@ from helpers_pictures import PHOTOS
 import dinokit
 from dinokit.backbones.features import Features, Grid
 from dinokit.data.folder import Files
+from dinokit.data.track import silent
 from dinokit.errors import UserError
 from dinokit.inference.cache import FeatureCache, default_folder
 from dinokit.inference.layers import Look
 from dinokit.inference.stored_features import StoredFeatures
-from dinokit.tasks.fitting import silent
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dinokit.data.held import Held
 from dinokit.data.pairs import Pairs
 from dinokit.data.track import Track
 from dinokit.errors import UserError
@@ -26,32 +27,24 @@ from dinokit.images.read import read_file, size
 DepthMap = NDArray[np.float32]
 """Metres [H, W], 0 where nothing is known."""
 
-_HELD = 2 << 30
-"""Bytes of maps that are kept in memory; others are read each time."""
 _PER_METRE = 1000
 ENDINGS = (".png", ".npy", ".pfm", ".exr")
 """Of files that depth is written to."""
 
 
 class Depths(Sequence[DepthMap]):
-    """The depth maps of pictures, see `read_depth`. All are read and checked at first; some stay in memory.
+    """The depth maps of pictures, see `read_depth`: all are read and checked at first, and stay as `Held` says.
 
-    limits: least and greatest depth in metres. held: bytes that may stay. Pictures without any depth between the
-    limits are left out with a warning. Raises `UserError` naming the file, or if none is left.
+    limits: least and greatest depth in metres. Pictures without any depth between the limits are left out with a
+    warning. Raises `UserError` naming the file, or if none is left.
     """
 
-    def __init__(self, pairs: Pairs, limits: tuple[float, float], track: Track, held: int = _HELD) -> None:
-        self.limits, self._held = limits, dict[int, DepthMap]()
-        known: list[int] = []
-        for i in track(range(len(pairs)), len(pairs), "reading depth"):
-            depth = _read_for_picture(pairs, i, limits)
-            if not depth.any():
-                continue
-            held -= depth.nbytes
-            if held >= 0:
-                self._held[len(known)] = depth
-            known.append(i)
+    def __init__(self, pairs: Pairs, limits: tuple[float, float], track: Track) -> None:
+        self.limits = limits
+        held = Held(lambda i: _read_for_picture(pairs, i, limits), range(len(pairs)))
+        known = [i for i, depth in enumerate(track(held, len(pairs), "reading depth")) if depth.any()]
         _report(pairs, known, limits)
+        self._held = held.part(known)
         self.pairs = pairs.part(known)
         """The pictures, without those that have no known depth."""
 
@@ -59,7 +52,7 @@ class Depths(Sequence[DepthMap]):
         return len(self.pairs)
 
     def __getitem__(self, i: int) -> DepthMap:  # type: ignore[override]
-        return self._held[i] if i in self._held else _read_for_picture(self.pairs, i, self.limits)
+        return self._held[i]
 
 
 def read_depth(path: Path, limits: tuple[float, float]) -> DepthMap:

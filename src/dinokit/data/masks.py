@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dinokit.data.held import Held
 from dinokit.data.pairs import Pairs
+from dinokit.data.track import Track, silent
 from dinokit.errors import UserError
 
 Mask = NDArray[np.uint8]
@@ -17,9 +20,27 @@ IGNORE = 255
 _IGNORED_NAMES = ("void", "ignore", "unlabelled", "unlabeled")
 
 
-def read_masks(pairs: Pairs, ignore: int = IGNORE) -> list[Mask]:
-    """The mask of each picture, see `read_mask`."""
-    return [read_mask(pairs, i, ignore) for i in range(len(pairs))]
+class Masks(Sequence[Mask]):
+    """The masks of pictures, see `read_mask`: all are read and counted at first, and stay in memory as `Held` says."""
+
+    def __init__(self, pairs: Pairs, ignore: int = IGNORE, track: Track = silent) -> None:
+        self.pairs = pairs
+        self._held = Held(lambda i: read_mask(pairs, i, ignore), range(len(pairs)))
+        masks = track(self._held, len(pairs), "reading masks")
+        self.counts = np.stack([np.bincount(mask.ravel(), minlength=IGNORE + 1) for mask in masks])
+        """[N, 256]: how many pixels of each mask have each value."""
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, i: int) -> Mask:  # type: ignore[override]
+        return self._held[i]
+
+    def part(self, indices: Sequence[int]) -> Masks:
+        """Those of some of the pictures."""
+        part = copy(self)
+        part.pairs, part._held, part.counts = self.pairs.part(indices), self._held.part(indices), self.counts[indices]
+        return part
 
 
 def read_mask(pairs: Pairs, i: int, ignore: int = IGNORE) -> Mask:
@@ -35,10 +56,9 @@ def read_mask(pairs: Pairs, i: int, ignore: int = IGNORE) -> Mask:
     return np.where(np.isin(values, [ignore, *ignored]), IGNORE, values).astype(np.uint8)
 
 
-def name_classes(pairs: Pairs, masks: Sequence[Mask]) -> tuple[str, ...]:
+def name_classes(masks: Masks) -> tuple[str, ...]:
     """Names of the classes, up to the last that occurs. `UserError` for fewer than two, or fewer names than classes."""
-    present = np.unique(np.concatenate([np.unique(mask) for mask in masks]))
-    present = present[present != IGNORE]
+    pairs, present = masks.pairs, np.flatnonzero(masks.counts.sum(0)[:IGNORE])
     if len(present) < 2:
         found = "no class" if not len(present) else f"the one class {present[0]}"
         raise UserError(f"the masks of {pairs.name} have {found}", "segmentation needs two classes or more")
@@ -51,10 +71,10 @@ def name_classes(pairs: Pairs, masks: Sequence[Mask]) -> tuple[str, ...]:
     return pairs.class_names[:count]
 
 
-def check_classes(pairs: Pairs, masks: Sequence[Mask], count: int) -> None:
+def check_classes(masks: Masks, count: int) -> None:
     """Raise `UserError` naming the mask that has a class from `count` on."""
-    for i, mask in enumerate(masks):
-        strange = [int(value) for value in np.unique(mask) if count <= value < IGNORE]
-        if strange:
-            what = f"{pairs.maps[i]} has the class {strange[0]}, which the masks of the training do not have"
+    for i, pixels in enumerate(masks.counts):
+        strange = np.flatnonzero(pixels[count:IGNORE]) + count
+        if len(strange):
+            what = f"{masks.pairs.maps[i]} has the class {strange[0]}, which the masks of the training do not have"
             raise UserError(what, "give both sets the same classes")

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from numpy.typing import NDArray
 
 from dinokit.data.coco import BACKGROUND, Coco, read_coco
@@ -96,6 +97,15 @@ def open_pairs(source: str | os.PathLike[str], kinds: Sequence[str] = MASKS) -> 
         raise UserError(f"{path} has no pictures", f"put them into images/ and their maps into {kinds[0]}/")
     pictures, maps = zip(*pairs, strict=True)
     return Pairs(pictures, maps, str(path), _class_names(path))
+
+
+def hold_out(pairs: Pairs, seed: int) -> tuple[list[int], list[int]]:
+    """Numbers of the pictures, a tenth apart, at least one: (the others, the tenth). `UserError` for fewer than two."""
+    if len(pairs) < 2:
+        raise UserError(f"{pairs.name} has one picture", "give two at least, or name others for validation")
+    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed)).tolist()
+    tenth = max(len(pairs) // 10, 1)
+    return sorted(order[tenth:]), sorted(order[:tenth])
 
 
 def _folder(path: Path, names: Sequence[str]) -> Path:

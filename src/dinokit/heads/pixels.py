@@ -6,7 +6,7 @@ drawn pixels is, in expectation, the loss over the whole resized map, at a fract
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,8 @@ from dinokit.backbones.features import Features
 from dinokit.errors import UserError
 from dinokit.heads.augment import Augmentation
 from dinokit.heads.dense import Maps, to_maps
+from dinokit.images.cells import PixelMap, Span
 from dinokit.inference.stored_features import StoredFeatures
-
-Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -49,18 +48,22 @@ class LabelledMap:
 
 def look_and_draw(
     store: StoredFeatures,
-    labels: Sequence[LabelledMap],
+    labelled: Callable[[int], LabelledMap],
     chosen: Sequence[int],
     count: int,
     generator: torch.Generator,
     augmentation: Augmentation | None,
 ) -> PixelBatch:
-    """Draw pixels of the chosen pictures of a set: from their stored features, or of changed ones, looked at now."""
+    """Draw pixels of the chosen pictures of a set: from their stored features, or of changed ones, looked at now.
+
+    labelled: the values of picture `i`.
+    """
+    labels = [labelled(i) for i in chosen]
     if augmentation is None:
-        return draw_pixels([store[i] for i in chosen], [labels[i] for i in chosen], count, generator)
+        return draw_pixels([store[i] for i in chosen], labels, count, generator)
     pictures, changed = [], []
-    for i in chosen:
-        picture, maps = augmentation.draw(store.picture(i), (labels[i].values, labels[i].known), generator)
+    for i, label in zip(chosen, labels, strict=True):
+        picture, maps = augmentation.draw(store.picture(i), (label.values, label.known), generator)
         pictures.append(picture)
         changed.append(LabelledMap(*maps))
     return draw_pixels(store.look_at(pictures), changed, count, generator)
@@ -108,16 +111,10 @@ def sample(outputs: Tensor, pixels: Tensor, span: Span) -> Tensor:
 
 
 @torch.no_grad()
-def outputs_for_picture(head: nn.Module, layers: Sequence[Features], height: int, width: int) -> Tensor:
-    """What the head says for every pixel of one picture: [C, H, W], on the CPU."""
-    return to_picture(head([(patches.cpu(), cls.cpu()) for patches, cls in to_maps(layers)]), layers, height, width)
-
-
-def to_picture(outputs: Tensor, layers: Sequence[Features], height: int, width: int) -> Tensor:
-    """Outputs [1, C, h, w] of a head, resized to the pixels that the view spans and cut to the picture: [C, H, W]."""
-    high, wide = span_of(layers)
-    size = (max(round(high), height), max(round(wide), width))
-    return F.interpolate(outputs, size=size, mode="bilinear", align_corners=False)[0, :, :height, :width]
+def outputs_for_picture(head: nn.Module, layers: Sequence[Features], height: int, width: int) -> PixelMap:
+    """What the head says of one picture, on the CPU, to be had for its pixels."""
+    outputs = head([(patches.cpu(), cls.cpu()) for patches, cls in to_maps(layers)])
+    return PixelMap(outputs[0], span_of(layers), height, width)
 
 
 def span_of(layers: Sequence[Features]) -> Span:

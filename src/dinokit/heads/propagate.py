@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from dinokit.errors import UserError
+from dinokit.images.cells import shares
 
 _BLOCK = 16
 """Side of a block in cells: larger ones compare more cells in vain, smaller ones copy more."""
@@ -82,7 +83,8 @@ def to_pixels(probabilities: Tensor, height: int, width: int, smooth: bool = Tru
     by bilinear interpolation, or each cell as a whole, as in the published protocol. Bands of rows bound the memory.
     """
     rows, cols, classes = probabilities.shape
-    down, across = (_places_of(*pair, smooth).to(probabilities) for pair in ((height, rows), (width, cols)))
+    down = shares(height, rows, height, smooth).to(probabilities)
+    across = shares(width, cols, width, smooth).to(probabilities)
     seen = probabilities[down.any(0)][:, across.any(0)]
     least, most = seen.amin((0, 1)), seen.amax((0, 1))
     even = ((probabilities - least) / (most - least)).nan_to_num(0, 0, 0).permute(2, 0, 1)  # [C, h, w]
@@ -91,14 +93,6 @@ def to_pixels(probabilities: Tensor, height: int, width: int, smooth: bool = Tru
     for top in range(0, height, band):
         found[top : top + band] = (down[top : top + band] @ even @ across.T).argmax(0)
     return found
-
-
-def _places_of(pixels: int, cells: int, smooth: bool) -> Tensor:
-    """What each pixel of a side takes of each cell: [pixels, cells], sums 1."""
-    each = torch.eye(cells)[None]  # [1, cells, cells]
-    if smooth:
-        return interpolate(each, pixels, mode="linear", align_corners=False)[0].T
-    return interpolate(each, pixels, mode="nearest")[0].T
 
 
 class Memory:

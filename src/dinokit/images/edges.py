@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dinokit.backbones.features import Grid
 from dinokit.errors import UserError
+from dinokit.images.cells import PixelMap
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -26,10 +28,9 @@ def to_pixels(values: Floats, grid: Grid) -> Floats:
 
     Beyond the centres of the outermost cells their values go on.
     """
-    (height, width), (high, wide) = grid.sizes[0], grid.spans[0]
-    down = _between(values, (np.arange(height) + 0.5) * (grid.rows / high) - 0.5)
-    across = _between(down.swapaxes(0, 1), (np.arange(width) + 0.5) * (grid.cols / wide) - 0.5)
-    return np.ascontiguousarray(across.swapaxes(0, 1))
+    maps = torch.tensor(values).reshape(grid.rows, grid.cols, -1).permute(2, 0, 1)
+    pixels = PixelMap(maps, grid.spans[0], *grid.sizes[0]).whole().permute(1, 2, 0)  # [H, W, C]
+    return np.ascontiguousarray(pixels.reshape(*grid.sizes[0], *values.shape[2:]).numpy())
 
 
 def refine(values: Floats, picture: Pixels, grid: Grid) -> Floats:
@@ -41,15 +42,6 @@ def refine(values: Floats, picture: Pixels, grid: Grid) -> Floats:
     cell = (grid.spans[0][0] / grid.rows) * (grid.spans[0][1] / grid.cols)  # pixels
     smooth = filters.fastGlobalSmootherFilter(np.ascontiguousarray(picture), values, _STRENGTH * cell, _CONTRAST)
     return np.asarray(smooth, dtype=np.float32)
-
-
-def _between(values: Floats, places: NDArray[Any]) -> Floats:
-    """Rows of `values` at fractional `places`."""
-    places = np.clip(places, 0, len(values) - 1)
-    before = np.floor(places).astype(np.int64)
-    share = (places - before).astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))
-    after = np.minimum(before + 1, len(values) - 1)
-    return np.asarray(values[before] * (1 - share) + values[after] * share, dtype=np.float32)
 
 
 def opencv() -> Any:

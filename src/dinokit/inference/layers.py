@@ -9,7 +9,7 @@ import torch
 
 from dinokit.backbones.features import Features, Grid
 from dinokit.errors import UserError
-from dinokit.images.geometry import Fit, Size, lay_out
+from dinokit.images.geometry import Size, lay_out
 from dinokit.images.normalize import normalize
 from dinokit.images.read import Picture, Source, name_of, read
 from dinokit.inference.backbone import PASS_PIXELS, Backbone
@@ -24,8 +24,6 @@ class Look:
     """Blocks whose features are read (from 0; negative from the end), through the final norm."""
     size: Size | None = None
     """The short side in pixels, (height, width) or "native"; None: the size that the model was trained at."""
-    fit: Fit = "resize"
-    """How a picture comes to whole patches, see `images.geometry.lay_out`."""
 
     def of(self, backbone: Backbone) -> Look:
         """The same with layers counted from 0 and the model's own size. `UserError` for a layer that there is not."""
@@ -34,7 +32,7 @@ class Look:
             what = f"there is no block {wrong[0]}" if wrong else "layers is empty"
             raise UserError(what, f"blocks are 0 to {backbone.depth - 1}, or -1 for the last")
         layers = tuple(layer % backbone.depth for layer in self.layers)
-        return Look(layers, backbone.info.image_size if self.size is None else self.size, self.fit)
+        return Look(layers, backbone.info.image_size if self.size is None else self.size)
 
 
 def layer_widths(backbone: Backbone, layers: Sequence[int]) -> list[int]:
@@ -63,7 +61,7 @@ class PictureFeatures:
 def lay_out_view(backbone: Backbone, picture: Picture, look: Look, name: str) -> View:
     """The view of a picture that `look` asks for. Raises `ReadError` with its `name` for too many patches."""
     size = backbone.info.image_size if look.size is None else look.size
-    layout = lay_out(picture.shape[0], picture.shape[1], size, backbone.spec.side_multiple, look.fit, name)
+    layout = lay_out(picture.shape[0], picture.shape[1], size, backbone.spec.side_multiple, name=name)
     return View.of(picture, layout, backbone.info.statistics.grey)
 
 

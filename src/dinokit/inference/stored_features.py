@@ -37,7 +37,7 @@ class StoredFeatures(Sequence[tuple[Features, ...]]):
         self.backbone, self.pictures, self.look, self.cache = backbone, pictures, look.of(backbone), cache
         self.reduce = reduce
         self._keys: dict[int, str] = {}
-        view = json.dumps([self.look.layers, self.look.size, self.look.fit])
+        view = json.dumps([self.look.layers, self.look.size])
         self._common = (backbone.fingerprint, str(backbone.dtype), view) + (() if reduce is None else reduce[:1])
 
     def __len__(self) -> int:

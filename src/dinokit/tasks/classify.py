@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dinokit.backbones.features import Features
 from dinokit.data.labelled import Labelled, open_labelled
-from dinokit.data.track import Track
+from dinokit.data.track import Track, silent
 from dinokit.errors import UserError
 from dinokit.heads.classification_scores import ClassificationScore, Mistake, score_classification
 from dinokit.heads.classifiers import ClassifierHead, LinearClassifier, NeighbourClassifier, check_vectors
@@ -37,7 +37,6 @@ from dinokit.inference.cache import FeatureCache
 from dinokit.inference.layers import Look, PictureFeatures, layer_widths
 from dinokit.inference.stored_features import StoredFeatures
 from dinokit.tasks.classify_results import Classification
-from dinokit.tasks.fitting import silent
 from dinokit.tasks.task import PictureTask
 
 __all__ = ["Classifier"]

@@ -22,8 +22,8 @@ from dinokit.backbones.convnext import ConvNeXtSpec
 from dinokit.backbones.features import Features
 from dinokit.checkpoints.save import write_atomically
 from dinokit.data.depths import DepthMap, Depths, write_depth
-from dinokit.data.pairs import DEPTHS, open_pairs
-from dinokit.data.track import Track
+from dinokit.data.pairs import DEPTHS, hold_out, open_pairs
+from dinokit.data.track import Track, silent
 from dinokit.errors import UserError
 from dinokit.heads.depth_bins import BinnedDepth, DepthBins, Range
 from dinokit.heads.depth_losses import log_gradient_loss, scale_invariant_loss
@@ -47,7 +47,6 @@ from dinokit.inference.backbone import Backbone, load
 from dinokit.inference.cache import FeatureCache
 from dinokit.inference.layers import Look, PictureFeatures, layer_widths
 from dinokit.inference.stored_features import StoredFeatures
-from dinokit.tasks.fitting import hold_out, silent
 from dinokit.tasks.task import PictureTask
 
 __all__ = ["DepthEstimator"]
@@ -154,7 +153,7 @@ class DepthEstimator(PictureTask[Depth]):
     def read(self, seen: PictureFeatures) -> Depth:
         """The depth of every pixel."""
         height, width = seen.picture.shape[:2]
-        depth = outputs_for_picture(self._trained(), seen.layers, height, width)[0]
+        depth = outputs_for_picture(self._trained(), seen.layers, height, width).whole()[0]
         return Depth(depth.clamp(*self.plan.bins.range).numpy(), seen.picture)
 
     def evaluate(self, data: str | os.PathLike[str], *, align: bool = False, track: Track = silent) -> DepthScore:
@@ -256,6 +255,6 @@ def score_head(head: nn.Module, store: StoredFeatures, depths: Depths) -> DepthS
     """Errors of a head on pictures whose features are there."""
     scores = []
     for i, true in enumerate(depths):
-        found = outputs_for_picture(head, store[i], *true.shape)[0]
+        found = outputs_for_picture(head, store[i], *true.shape).whole()[0]
         scores.append(score_depth(found.numpy(), true, depths.limits))
     return DepthScore.mean(scores)

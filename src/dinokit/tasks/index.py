@@ -28,7 +28,7 @@ from dinokit.checkpoints.names import lossless
 from dinokit.checkpoints.save import write_atomically
 from dinokit.data.listing import SkippedFiles
 from dinokit.data.opening import DataSource, open_pictures
-from dinokit.data.track import Track
+from dinokit.data.track import Track, silent
 from dinokit.errors import UserError
 from dinokit.heads.ivf import Ivf, open_ivf, renew_ivf
 from dinokit.heads.similar import groups
@@ -39,7 +39,7 @@ from dinokit.inference.lance_store import VECTOR, LanceStore, quoted
 from dinokit.inference.stream import Stream
 from dinokit.inference.vector_space import Floats, Origin, Whitening, join
 from dinokit.tasks.hits import Hits, PictureGroups
-from dinokit.tasks.retrieve import Collection, silently
+from dinokit.tasks.retrieve import Collection
 from dinokit.tasks.searching import ABOUT, Entry, Searchable
 
 __all__ = ["Index"]
@@ -84,7 +84,7 @@ class Index(Searchable):
     def __len__(self) -> int:
         return len(self.store)
 
-    def add(self, pictures: DataSource, track: Track = silently) -> dict[str, Any]:
+    def add(self, pictures: DataSource, track: Track = silent) -> dict[str, Any]:
         """Add pictures: folders, patterns, files or shards; those whose path is there already are renewed.
 
         They are written piece by piece: what was added before an interruption stays. Returns `added`, `skipped` (a

@@ -6,15 +6,14 @@ compared by one product. One that grows is an index (`tasks.index`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from numpy import int64
 from numpy.typing import NDArray
 
-from dinokit.data.track import Track
+from dinokit.data.track import Track, silent
 from dinokit.heads.similar import groups, nearest
 from dinokit.images.read import Source
 from dinokit.inference.backbone import Backbone
@@ -27,13 +26,6 @@ from dinokit.tasks.searching import ABOUT, Entry, Searchable
 
 __all__ = ["Collection"]
 
-T = TypeVar("T")
-
-
-def silently(items: Iterable[T], total: int, label: str, done: int = 0) -> Iterable[T]:
-    """Hand on items and show nothing."""
-    return items
-
 
 class Collection(Searchable):
     """The pictures of a table of embeddings, ready to be searched."""
@@ -45,7 +37,7 @@ class Collection(Searchable):
         *,
         tokens: Tokens | None = None,
         whiten: bool = True,
-        track: Track = silently,
+        track: Track = silent,
     ) -> None:
         """Open a table that `dinokit embed` wrote; its vectors are unpacked beside it at the first time.
 

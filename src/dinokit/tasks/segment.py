@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dinokit.data.masks import IGNORE, Mask, check_classes, name_classes, read_mask, read_masks
-from dinokit.data.pairs import Pairs, open_pairs
-from dinokit.data.track import Track
+from dinokit.data.masks import IGNORE, Masks, check_classes, name_classes
+from dinokit.data.pairs import hold_out, open_pairs
+from dinokit.data.track import Track, silent
 from dinokit.errors import UserError
 from dinokit.heads.augment import Augmentation
 from dinokit.heads.dense import LinearDenseHead
@@ -28,6 +28,7 @@ from dinokit.heads.fit import Candidate, Fit, FitSettings, Fitted, Material
 from dinokit.heads.pixels import LabelledMap, PixelBatch, look_and_draw, outputs_at_pixels, outputs_for_picture
 from dinokit.heads.saved import backbone_of, fill_head, load_head, save_head
 from dinokit.heads.segmentation_scores import ConfusionMatrix, SegmentationScore
+from dinokit.images.cells import PixelMap
 from dinokit.images.draw import draw_labels, legend, palette
 from dinokit.images.geometry import Size
 from dinokit.images.read import Picture, Source, read
@@ -35,7 +36,6 @@ from dinokit.inference.backbone import Backbone, load
 from dinokit.inference.cache import FeatureCache
 from dinokit.inference.layers import Look, PictureFeatures, layer_widths, read_pictures
 from dinokit.inference.stored_features import StoredFeatures
-from dinokit.tasks.fitting import hold_out, silent
 from dinokit.tasks.results import save_labels
 from dinokit.tasks.task import PictureTask
 
@@ -74,15 +74,6 @@ class Segmentation:
         save_labels(Path(path), self.labels, palette(len(self.classes)))
 
 
-@dataclass(frozen=True)
-class _Labelled:
-    """Pictures, their masks and all classes."""
-
-    pairs: Pairs
-    masks: list[Mask]
-    classes: tuple[str, ...]
-
-
 class Segmenter(PictureTask[Segmentation]):
     """Gives every pixel a class. `fit` it on pictures with masks, or `load` one.
 
@@ -116,30 +107,29 @@ class Segmenter(PictureTask[Segmentation]):
         unfinished work. Raises `UserError` naming the file for masks that do not fit.
         """
         settings, cache = settings or FitSettings(), cache or FeatureCache()
-        train, checked = self._sets(data, validation, ignore, settings.seed)
-        stores = [StoredFeatures(self.backbone, part.pairs, self.look, cache) for part in (train, checked)]
-        weights = class_weights(train.masks, len(train.classes), balance)
-        labels = [LabelledMap(mask, mask != IGNORE) for mask in train.masks]
+        train, checked, classes = _open_sets(data, validation, ignore, settings.seed, track)
+        stores = [StoredFeatures(self.backbone, masks.pairs, self.look, cache) for masks in (train, checked)]
+        weights = class_weights(train.counts.sum(0)[: len(classes)], balance)
         material = Material(
-            examples=len(train.pairs),
-            batch=lambda chosen, generator: look_and_draw(stores[0], labels, chosen, SAMPLED, generator, augmentation),
+            examples=len(train),
+            batch=lambda chosen, generator: look_and_draw(
+                stores[0], partial(_labelled, train), chosen, SAMPLED, generator, augmentation
+            ),
             loss=partial(_loss, weights),
-            score=lambda head: _score(head, stores[1], checked.masks, train.classes),
+            score=lambda head: _score(head, stores[1], checked, classes),
         )
         for store in stores[1:] if augmentation else stores:
             store.prepare(track)
-        candidates = {"linear": Candidate(self._build_head(len(train.classes), settings.seed), settings.lr)}
+        candidates = {"linear": Candidate(self._build_head(len(classes), settings.seed), settings.lr)}
         asked = (self.backbone.fingerprint, str(data), str(validation), ignore, balance, augmentation)
-        fitted = Fit(candidates, material, settings, keep, repr((*asked, self.look, train.classes))).run(track)
+        fitted = Fit(candidates, material, settings, keep, repr((*asked, self.look, classes))).run(track)
         assert isinstance(fitted.head, LinearDenseHead)
-        self.head, self.classes = fitted.head, train.classes
+        self.head, self.classes = fitted.head, classes
         return fitted
 
     def read(self, seen: PictureFeatures) -> Segmentation:
         """The class of every pixel."""
-        height, width = seen.picture.shape[:2]
-        logits = outputs_for_picture(self._trained(), seen.layers, height, width)
-        return self._decide(logits.softmax(dim=0), seen.picture)
+        return self._decide([self._outputs(seen)], seen.picture)
 
     def predict_with_care(self, picture: Source, scales: Sequence[float] = (1.0,), flip: bool = False) -> Segmentation:
         """The mean of several looks at one picture: at sizes times `scales`, and mirrored too if `flip`.
@@ -150,34 +140,31 @@ class Segmenter(PictureTask[Segmentation]):
         if wrong or not scales:
             raise UserError(f"scales are {list(scales)}", "give some from 0.01 to 100, such as 0.75 1 1.25")
         whole = read(picture, channels=self.backbone.spec.in_channels)
-        height, width = whole.shape[:2]
-        total = torch.zeros(len(self.classes), height, width)
-        for view, mirrored in ((whole, False), (whole[:, ::-1].copy(), True))[: 2 if flip else 1]:
+        found = []
+        for mirrored in (False, True) if flip else (False,):
+            view = whole[:, ::-1].copy() if mirrored else whole
             for scale in scales:
-                look = Look(self.look.layers, _scaled(self.look.size, scale, whole), self.look.fit)
+                look = Look(self.look.layers, _scaled(self.look.size, scale, whole))
                 [seen] = read_pictures(self.backbone, [view], look)
-                found = outputs_for_picture(self._trained(), seen.layers, height, width).softmax(dim=0)
-                total += found.flip(-1) if mirrored else found
-        return self._decide(total / (len(scales) * (2 if flip else 1)), whole)
+                found.append(self._outputs(seen, mirrored))
+        return self._decide(found, whole)
 
     def evaluate(
         self, data: str | os.PathLike[str], *, ignore: int = IGNORE, track: Track = silent
     ) -> SegmentationScore:
         """Intersection over union on pictures with masks. Raises as `fit`, and for values that are no class."""
-        pairs, matrix = open_pairs(data), ConfusionMatrix(len(self.classes))
-        sources = [path.as_posix() for path in pairs.paths]
-        results = zip(range(len(pairs)), self.predict_each(sources), strict=True)
-        for i, result in track(results, len(pairs), "segmenting"):
-            mask = read_mask(pairs, i, ignore)
-            check_classes(pairs.part([i]), [mask], len(self.classes))
-            matrix.add(mask, result.labels, IGNORE)
-        if not matrix.counts.any():
+        masks, matrix = Masks(open_pairs(data), ignore, track), ConfusionMatrix(len(self.classes))
+        check_classes(masks, len(self.classes))
+        if not masks.counts[:, :IGNORE].any():
             raise UserError(f"the masks of {data} have no labelled pixel", "give masks with classes")
+        results = self.predict_each([path.as_posix() for path in masks.pairs.paths])
+        for mask, result in track(zip(masks, results, strict=True), len(masks), "segmenting"):
+            matrix.add(mask, result.labels, IGNORE)
         return matrix.score(self.classes)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the trained head; `load` reads it."""
-        settings = {"classes": self.classes, "layers": self.look.layers, "size": self.look.size, "fit": self.look.fit}
+        settings = {"classes": self.classes, "layers": self.look.layers, "size": self.look.size}
         save_head(Path(folder), "segment", self.backbone, settings, self._trained().state_dict())
 
     @classmethod
@@ -192,21 +179,6 @@ class Segmenter(PictureTask[Segmentation]):
         segmenter.head.eval()
         return segmenter
 
-    def _sets(
-        self, data: str | os.PathLike[str], validation: str | os.PathLike[str] | None, ignore: int, seed: int
-    ) -> tuple[_Labelled, _Labelled]:
-        """What is learnt from and what it is judged on; both know the same classes."""
-        pairs = open_pairs(data)
-        masks = read_masks(pairs, ignore)
-        classes = name_classes(pairs, masks)
-        if validation is None:
-            parts = hold_out(pairs, seed)
-            return tuple(_Labelled(pairs.part(p), [masks[i] for i in p], classes) for p in parts)  # type: ignore[return-value]
-        others = open_pairs(validation)
-        judged = read_masks(others, ignore)
-        check_classes(others, judged, len(classes))
-        return _Labelled(pairs, masks, classes), _Labelled(others, judged, classes)
-
     def _build_head(self, classes: int, seed: int) -> LinearDenseHead:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -217,32 +189,61 @@ class Segmenter(PictureTask[Segmentation]):
             raise UserError("this Segmenter has not learnt any classes", "call fit(), or Segmenter.load(folder)")
         return self.head
 
-    def _decide(self, probabilities: Tensor, picture: Picture) -> Segmentation:
-        confidence, labels = probabilities.max(dim=0)
-        return Segmentation(labels.to(torch.uint8).numpy(), confidence.numpy(), self.classes, picture)
+    def _outputs(self, seen: PictureFeatures, mirrored: bool = False) -> PixelMap:
+        """The logits of a picture, or of one whose mirror image was looked at."""
+        found = outputs_for_picture(self._trained(), seen.layers, *seen.picture.shape[:2])
+        return found.mirrored() if mirrored else found
+
+    def _decide(self, looks: Sequence[PixelMap], picture: Picture) -> Segmentation:
+        """The most probable class of each pixel by the mean of several looks, a band of rows at a time."""
+        labels = np.empty(picture.shape[:2], np.uint8)
+        confidence = np.empty(picture.shape[:2], np.float32)
+        for bands in zip(*(look.bands() for look in looks), strict=True):
+            rows = bands[0][0]
+            mean = torch.stack([logits.softmax(dim=0) for _, logits in bands]).mean(0)
+            best, found = mean.max(dim=0)
+            labels[rows], confidence[rows] = found.numpy(), best.numpy()
+        return Segmentation(labels, confidence, self.classes, picture)
 
 
-def class_weights(masks: Sequence[Mask], count: int, balance: float) -> Tensor:
-    """The weight of each class in the loss, its share of the pixels to the power of -balance; 1 on average by pixel.
+def _open_sets(
+    data: str | os.PathLike[str], validation: str | os.PathLike[str] | None, ignore: int, seed: int, track: Track
+) -> tuple[Masks, Masks, tuple[str, ...]]:
+    """What is learnt from, what it is judged on, and the classes of both."""
+    masks = Masks(open_pairs(data), ignore, track)
+    classes = name_classes(masks)
+    if validation is None:
+        rest, tenth = hold_out(masks.pairs, seed)
+        return masks.part(rest), masks.part(tenth), classes
+    judged = Masks(open_pairs(validation), ignore, track)
+    check_classes(judged, len(classes))
+    return masks, judged, classes
+
+
+def class_weights(pixels: NDArray[np.integer], balance: float) -> Tensor:
+    """The weight of each class in the loss, its share of the `pixels` [K] to the power of -balance; 1 on average.
 
     Raises `UserError` for a balance that is not from 0 to 1.
     """
     if not 0 <= balance <= 1:
         raise UserError(f"balance is {balance}", "give 0 (each pixel counts alike) to 1 (each class does)")
-    pixels = sum(np.bincount(mask.ravel(), minlength=IGNORE + 1) for mask in masks)
-    shares = torch.from_numpy(np.asarray(pixels)[:count] / np.asarray(pixels)[:count].sum()).float()
+    shares = torch.from_numpy(pixels / pixels.sum()).float()
     weights = torch.where(shares > 0, shares.clamp_min(1e-12) ** -balance, 0.0)
     return weights / (weights * shares).sum()
+
+
+def _labelled(masks: Masks, i: int) -> LabelledMap:
+    return LabelledMap(masks[i], masks[i] != IGNORE)
 
 
 def _loss(weights: Tensor, head: nn.Module, batch: PixelBatch) -> Tensor:
     return F.cross_entropy(outputs_at_pixels(head, batch), batch.targets.long(), weights)
 
 
-def _score(head: nn.Module, store: StoredFeatures, masks: Sequence[Mask], classes: tuple[str, ...]) -> float:
+def _score(head: nn.Module, store: StoredFeatures, masks: Masks, classes: tuple[str, ...]) -> float:
     matrix = ConfusionMatrix(len(classes))
     for i, mask in enumerate(masks):
-        matrix.add(mask, outputs_for_picture(head, store[i], *mask.shape).argmax(dim=0).numpy(), IGNORE)
+        matrix.add(mask, outputs_for_picture(head, store[i], *mask.shape).most().numpy(), IGNORE)
     return matrix.score(classes).miou
 
 
