@@ -34,6 +34,10 @@ def test_from_masks_to_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert fitted["classes"] == ["background", "person", "thing"]
     assert 0 < fitted["step"] <= 20
 
+    code, _, err = run(capsys, "segment", "fit", str(data), "--out", head, *QUICK)
+    assert code == 2
+    assert "holds a head already" in err
+
     code, said, _ = run(capsys, "segment", "predict", head, PICTURE, PICTURE, "--out", str(out), "--flip", "--json")
     assert code == 0
     first, second = json.loads(said)["pictures"]
@@ -84,3 +88,12 @@ def test_mistakes_are_one_line(
     assert (code, out) == (2, "")
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_balance_and_augmentation_reach_the_head(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, heads = segmentation_folder(tmp_path / "data"), []
+    for number, options in enumerate(((), ("--balance", "1"), ("--augment",))):
+        out = tmp_path / f"head-{number}"
+        assert run(capsys, "segment", "fit", str(data), "--out", str(out), *QUICK, *options)[0] == 0
+        heads.append((out / "head.safetensors").read_bytes())
+    assert len(set(heads)) == 3

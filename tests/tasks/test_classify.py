@@ -220,7 +220,12 @@ def test_the_command_line(
     table = tmp_path / "predictions.csv"
     assert main(["classify", "predict", head, str(data / "test"), "--out", str(table)]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 20
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    assert main(["classify", "predict", head, str(data / "test"), str(broken), "--out", str(table)]) == 0
+    assert "broken.jpg" in capsys.readouterr().err
     rows = list(csv.DictReader(table.open()))
+    assert len(rows) == 20
     assert list(rows[0]) == ["path", "label", "probability", *CLASSES]
     right = sum(row["label"] == Path(row["path"]).parent.name for row in rows)
     pictures = ["--confusion", str(tmp_path / "c.png"), "--mistakes", str(tmp_path / "m.jpg")]

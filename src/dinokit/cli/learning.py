@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
@@ -39,3 +42,19 @@ class Learning:
 
 
 SETTINGS = Learning()
+
+
+@contextmanager
+def head_folder(out: Path) -> Iterator[Path]:
+    """Makes the folder of a new head; hands out the file for unfinished work in it, which Ctrl-C is told to keep.
+
+    Raises `UserError` where the folder holds a head already.
+    """
+    from dinokit.checkpoints.folders import make_folder
+    from dinokit.cli.output import keeping
+    from dinokit.heads.saved import check_vacant
+
+    make_folder(out)
+    check_vacant(out)
+    with keeping(out):
+        yield out / "progress.pt"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -40,6 +40,15 @@ class Trained:
     scores: dict[str, float]
     """Of all that were compared."""
     temperature: float
+
+    def to_row(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"score": round(self.score, 2), "chosen": self.chosen, "temperature": round(self.temperature, 4)}
+
+    def describe(self, several: bool) -> str:
+        """In words; several: whether pictures may have several labels."""
+        measure = "mean average precision" if several else "top-1"
+        return f"{measure} {self.score:.1f} % on held-out pictures with {self.chosen}"
 
 
 def fit_logistic(train: Examples, validation: Examples | None, track: Track) -> Trained:

@@ -39,6 +39,12 @@ def save_head(
     write_together({folder / WEIGHTS: pack(state), folder / CONFIG: content})
 
 
+def check_vacant(folder: Path) -> None:
+    """Raise `UserError` where there is a head already, which a new one would replace."""
+    if (folder / CONFIG).exists():
+        raise UserError(f"{folder} holds a head already", "name another folder, or remove it first")
+
+
 def load_head(folder: Path, job: str, backbone: Backbone) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The settings and the state of a head for `job`. `UserError` if it is another's, damaged, or of other weights."""
     config = _read_config(folder)

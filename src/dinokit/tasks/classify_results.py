@@ -6,7 +6,8 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from dinokit.checkpoints.save import write_atomically
 from dinokit.errors import UserError
 from dinokit.images.charts import draw_bars
 from dinokit.images.read import Picture
+from dinokit.tasks.results import check_name
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Classification:
         order = np.argsort(-self.probabilities, kind="stable")[:count]
         return [(self.classes[i], float(self.probabilities[i])) for i in order]
 
+    def to_row(self, count: int = 1) -> dict[str, Any]:
+        """For JSON: the labels, and the `count` most probable classes."""
+        top = [{"class": name, "probability": round(value, 6)} for name, value in self.ranked(count)]
+        return {"labels": self.labels, "top": top}
+
     def describe(self, count: int = 1) -> str:
         """The labels, or the `count` most probable classes, in words with probabilities."""
         ranked = self.ranked(count)
@@ -74,30 +81,28 @@ class Classification:
             raise UserError(f"{path} has no ending that can be written", "name it .json or .csv")
 
 
-class Predictions:
-    """What was said of many pictures: summaries, and a table in the file `out`, if there is one."""
+@contextmanager
+def prediction_table(out: Path | None, classes: Sequence[str]) -> Iterator[Callable[[str, Classification], None]]:
+    """A table of pictures with their labels and the probability of each class; hands out what adds a row.
 
-    def __init__(self, classes: tuple[str, ...], out: Path | None = None) -> None:
-        if out is not None and out.suffix != ".csv":
-            raise UserError(f"--out is {out}", "name it FILE.csv")
-        if out is not None:
-            make_folder(out.parent)
-        self.classes, self.out = classes, out
-        self.summaries: list[dict[str, Any]] = []
-        self._rows: list[list[str]] = []
+    out: the file; None: no table. Rows are written one by one: whatever ends the work, those that are finished are
+    there. Raises `UserError` for a name that does not end in .csv.
+    """
+    if out is None:
+        yield lambda path, result: None
+        return
+    check_name(out, (".csv",))
+    make_folder(out.parent)
+    with open(out, "w", newline="", encoding="utf-8", errors="replace") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("path", "label", "probability", *classes))
 
-    def add(self, path: str, result: Classification, top: int = 1) -> None:
-        """Take in the result of the picture at `path`."""
-        ranked = [{"class": name, "probability": round(value, 6)} for name, value in result.ranked(top)]
-        self.summaries.append({"picture": path, "labels": result.labels, "top": ranked})
-        if self.out is not None:
+        def add(path: str, result: Classification) -> None:
             figures = [f"{value:.6f}" for value in result.probabilities]
-            self._rows.append([path, ";".join(result.labels), f"{result.probabilities.max():.6f}", *figures])
+            writer.writerow([path, ";".join(result.labels), max(figures), *figures])
+            file.flush()
 
-    def write(self) -> None:
-        """Write the table."""
-        if self.out is not None:
-            write_csv(self.out, ("path", "label", "probability", *self.classes), self._rows)
+        yield add
 
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:

@@ -57,11 +57,11 @@ def discover_files(
 ) -> Iterator[dict[str, Any]]:
     """Write what is found in each of `pictures` into the folder `out` and yield a row about each, in order.
 
-    foreground: NAME-foreground.png (drawn), NAME-mask.png (0 and 255) and, at the end, boxes.json with the boxes of
-    all in the form of COCO. segments: NAME-segments.png (numbers, shown in colours) and NAME-segments-drawn.png.
-    colours and similar: NAME-colours.png, NAME-similar.png. Pictures that cannot be read, or in which nothing stands
-    out, are told to `warn`. Raises `UserError` before the work for a folder that cannot be written, and where nothing
-    can be read.
+    foreground: NAME-foreground.png (drawn), NAME-mask.png (0 and 255) and, at the end or when stopped, boxes.json with
+    the boxes of all in the form of COCO. segments: NAME-segments.png (numbers, shown in colours) and
+    NAME-segments-drawn.png. colours and similar: NAME-colours.png, NAME-similar.png. Pictures that cannot be read, or
+    in which nothing stands out, are told to `warn`. Raises `UserError` before the work for a folder that cannot be
+    written, and where nothing can be read.
     """
     if out.suffix.lower() in _PICTURE_ENDINGS:
         raise UserError(f"--out {out} is the name of a picture", "name a folder")
@@ -69,16 +69,18 @@ def discover_files(
     names = free_names(sources, out, _ENDINGS[settings.what])
     boxes: dict[str, FoundBoxes] = {}
     results = track(_results(discoverer, sources, settings), len(sources), "discovering")
-    for source, name, result in zip(sources, names, results, strict=True):
-        row: dict[str, Any] = {"path": str(source), "files": _write(result, out, name)}
-        if isinstance(result, Discovery):
-            boxes[str(source)] = result.found
-            row |= {"boxes": result.boxes.round(2).tolist(), "scores": result.box_scores.round(4).tolist()}
-            if not len(result.boxes):
-                warn(f"nothing stands out in {source}")
-        yield row
-    if boxes:
-        write_coco(out / BOXES, boxes)
+    try:
+        for source, name, result in zip(sources, names, results, strict=True):
+            row: dict[str, Any] = {"path": str(source), "files": _write(result, out, name)}
+            if isinstance(result, Discovery):
+                boxes[str(source)] = result.found
+                row |= {"boxes": result.boxes.round(2).tolist(), "scores": result.box_scores.round(4).tolist()}
+                if not len(result.boxes):
+                    warn(f"nothing stands out in {source}")
+            yield row
+    finally:  # whatever ends the work, what was found is kept
+        if boxes:
+            write_coco(out / BOXES, boxes)
 
 
 _ENDINGS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -87,7 +87,37 @@ class Drawable(Protocol):
     def save(self, path: Path, /) -> None: ...
 
 
+T = TypeVar("T")
 Result = TypeVar("Result", bound=Drawable)
+
+
+def each_readable(
+    predict: Callable[[Sequence[Source]], Iterable[T]],
+    sources: Sequence[Source],
+    warn: Callable[[str], None],
+    together: int = 1,
+) -> Iterator[tuple[int, T]]:
+    """The number and the result of each picture, `together` of them at a time; those that cannot be read are left out.
+
+    `warn` is told of these. Raises `UserError` where no picture can be read.
+    """
+    failures = 0
+    for first in range(0, len(sources), together):
+        attempts = [list(range(first, min(first + together, len(sources))))]
+        while attempts:
+            numbers = attempts.pop(0)
+            try:
+                found = list(predict([sources[i] for i in numbers]))
+            except ReadError as error:
+                if len(numbers) > 1:
+                    attempts = [[i] for i in numbers]
+                    continue
+                failures += 1
+                if failures == len(sources):
+                    raise
+                warn(f"{error.message}; skipped")
+            else:
+                yield from zip(numbers, found, strict=True)
 
 
 def predict_files(
@@ -103,17 +133,8 @@ def predict_files(
     as `free_names`, and where no picture can be read.
     """
     names = free_names(sources, out, (ending, DRAWN))
-    failures = 0
-    for name, source in zip(names, sources, strict=True):
-        try:
-            result = predict(source)
-        except ReadError as error:
-            failures += 1
-            if failures == len(sources):
-                raise
-            warn(f"{error.message}; skipped")
-            continue
-        path = out / f"{name}{ending}"
+    for i, result in each_readable(lambda part: map(predict, part), sources, warn):
+        path = out / f"{names[i]}{ending}"
         result.save(path)
-        save_picture(out / f"{name}{DRAWN}", result.draw())
-        yield source, result, path
+        save_picture(out / f"{names[i]}{DRAWN}", result.draw())
+        yield sources[i], result, path

@@ -27,6 +27,9 @@ __all__ = ["MultiTask"]
 
 Result = TypeVar("Result")
 
+BATCH = 16
+"""Pictures that are looked at together."""
+
 
 class PictureTask(ABC, Generic[Result]):
     """A job on one picture at a time. `read` is its head: from features that are already there to a result."""
@@ -39,7 +42,7 @@ class PictureTask(ABC, Generic[Result]):
     def read(self, seen: PictureFeatures) -> Result:
         """The result for one picture whose layers are those of `self.look`, at whatever size it was looked at."""
 
-    def predict(self, pictures: Source | Iterable[Source], batch_size: int = 16) -> Result | list[Result]:
+    def predict(self, pictures: Source | Iterable[Source], batch_size: int = BATCH) -> Result | list[Result]:
         """The result of one picture, or a list of results for several (a list, a folder, a pattern, a batch).
 
         Raises `UserError` for what cannot be read.
@@ -48,7 +51,7 @@ class PictureTask(ABC, Generic[Result]):
         results = list(self.predict_each(sources, batch_size))
         return results[0] if is_single(pictures) else results
 
-    def predict_each(self, pictures: Sequence[Source], batch_size: int = 16) -> Iterator[Result]:
+    def predict_each(self, pictures: Sequence[Source], batch_size: int = BATCH) -> Iterator[Result]:
         """Results one after another, in order; at most `batch_size` pictures are held at a time."""
         for seen in read_pictures(self.backbone, pictures, self.look, batch_size):
             yield self.read(seen)
@@ -70,7 +73,7 @@ class MultiTask:
         layers = tuple(sorted({layer for task in tasks.values() for layer in task.look.layers}))
         self.look = Look(layers, _largest(tasks) if size is None else size).of(backbone)
 
-    def predict(self, pictures: Source | Iterable[Source], batch_size: int = 16) -> Any:
+    def predict(self, pictures: Source | Iterable[Source], batch_size: int = BATCH) -> Any:
         """A dict with the result of each job for one picture; a list of these for several."""
         sources = expand(pictures)
         results = [self.read(seen) for seen in read_pictures(self.backbone, sources, self.look, batch_size)]

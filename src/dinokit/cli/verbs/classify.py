@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from dinokit.cli.learning import head_folder
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Json, Layers, Out, Pixels, Whole
 from dinokit.cli.verb import JOBS, Verb
@@ -79,24 +80,19 @@ def fit(
     json
         Print one JSON object: score (on what was held out), chosen, temperature, classes.
     """
-    from dinokit.checkpoints.folders import make_folder
-    from dinokit.cli.output import keeping, print_json, put, track
+    from dinokit.cli.output import print_json, put, track
     from dinokit.heads.linear_probe import probe_settings
     from dinokit.tasks.classify import Classifier, default_features
 
-    make_folder(out)
-    backbone = opening.backbone(model)
-    classifier = Classifier(backbone, size, method, default_features(backbone, method, blocks, cells))
-    with keeping(out):
-        keep = out / "progress.pt"
+    with head_folder(out) as keep:
+        backbone = opening.backbone(model)
+        classifier = Classifier(backbone, size, method, default_features(backbone, method, blocks, cells))
         found = classifier.fit(data, validation, settings=probe_settings(steps, seed), k=k, track=track, keep=keep)
-    classifier.save(out)
+        classifier.save(out)
     if json:
-        row = {"score": round(found.score, 2), "chosen": found.chosen, "temperature": round(found.temperature, 4)}
-        print_json({**row, "classes": classifier.classes})
+        print_json({**found.to_row(), "classes": classifier.classes})
     else:
-        measure = "mean average precision" if classifier.several else "top-1"
-        put(f"{measure} {found.score:.1f} % on held-out pictures with {found.chosen}; the head is in {out}")
+        put(f"{found.describe(classifier.several)}; the head is in {out}")
 
 
 def predict(
@@ -127,25 +123,28 @@ def predict(
     json
         Print one JSON object: of each picture its labels, and the `top` classes with their probabilities.
     """
-    from dinokit.cli.output import print_json, put, track
+    from dinokit.cli.output import print_json, put, track, warn
     from dinokit.images.read import name_of
     from dinokit.inference.views import expand
     from dinokit.tasks.classify import Classifier
-    from dinokit.tasks.classify_results import Predictions
+    from dinokit.tasks.classify_results import prediction_table
+    from dinokit.tasks.results import each_readable
+    from dinokit.tasks.task import BATCH
 
-    backbone = _backbone(head, model, opening)
     sources = expand(list(images))
-    classifier = Classifier.load(head, backbone)
-    table = Predictions(classifier.classes, out)
-    for source, result in track(
-        zip(sources, classifier.predict_each(sources), strict=True), len(sources), "classifying"
-    ):
-        table.add(name_of(source), result, top)
-        if not json:
-            put(f"{name_of(source)}: {result.describe(top)}")
-    table.write()
+    classifier = Classifier.load(head, _backbone(head, model, opening))
+    found = each_readable(classifier.predict_each, sources, warn, BATCH)
+    rows = []
+    with prediction_table(out, classifier.classes) as add:
+        for i, result in track(found, len(sources), "classifying"):
+            name = name_of(sources[i])
+            add(name, result)
+            if json:
+                rows.append({"picture": name, **result.to_row(top)})
+            else:
+                put(f"{name}: {result.describe(top)}")
     if json:
-        print_json({"pictures": table.summaries})
+        print_json({"pictures": rows})
 
 
 def evaluate(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from dinokit.cli.learning import SETTINGS, Learning
+from dinokit.cli.learning import SETTINGS, Learning, head_folder
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Json, Layers, Out, Pixels
 from dinokit.cli.verb import JOBS, Verb
@@ -75,15 +75,13 @@ def fit(
     json
         Print one JSON object: rmse (m, on the validation pictures), step.
     """
-    from dinokit.checkpoints.folders import make_folder
-    from dinokit.cli.output import keeping, print_json, put, track
+    from dinokit.cli.output import print_json, put, track
     from dinokit.tasks.depth import DepthEstimator
 
-    make_folder(out)
-    estimator = DepthEstimator(opening.backbone(model), size, layers, head, range)
-    with keeping(out):
-        fitted = estimator.fit(data, validation, settings=learning.settings(), track=track, keep=out / "progress.pt")
-    estimator.save(out)
+    with head_folder(out) as keep:
+        estimator = DepthEstimator(opening.backbone(model), size, layers, head, range)
+        fitted = estimator.fit(data, validation, settings=learning.settings(), track=track, keep=keep)
+        estimator.save(out)
     if json:
         print_json({"rmse": round(-fitted.score, 4), "step": fitted.step})
     else:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dinokit.cli.learning import SETTINGS, Learning
+from dinokit.cli.learning import SETTINGS, Learning, head_folder
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Flag, Json, Layers, Out, Pixels, Scales, Whole
 from dinokit.cli.verb import JOBS, Verb
@@ -66,16 +66,23 @@ def fit(
     json
         Print one JSON object: score (mean IoU on the validation pictures), step, classes.
     """
-    from dinokit.checkpoints.folders import make_folder
-    from dinokit.cli.output import keeping, print_json, put, track
+    from dinokit.cli.output import print_json, put, track
+    from dinokit.heads.augment import Augmentation
     from dinokit.tasks.segment import LAYERS, Segmenter
 
-    make_folder(out)
-    segmenter = Segmenter(opening.backbone(model), size, layers or LAYERS)
-    with keeping(out):
-        keep = out / "progress.pt"
-        fitted = segmenter.fit(data, validation, ignore=ignore, settings=learning.settings(), track=track, keep=keep)
-    segmenter.save(out)
+    with head_folder(out) as keep:
+        segmenter = Segmenter(opening.backbone(model), size, layers or LAYERS)
+        fitted = segmenter.fit(
+            data,
+            validation,
+            ignore=ignore,
+            balance=balance,
+            settings=learning.settings(),
+            augmentation=Augmentation() if augment else None,
+            track=track,
+            keep=keep,
+        )
+        segmenter.save(out)
     if json:
         print_json({"score": round(fitted.score, 2), "step": fitted.step, "classes": segmenter.classes})
     else:
