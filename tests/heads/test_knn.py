@@ -14,7 +14,7 @@ from PIL import Image
 import dinokit
 from dinokit.data.opening import open_pictures
 from dinokit.errors import UserError
-from dinokit.heads import knn, probe
+from dinokit.heads import probe, similar
 from dinokit.heads.knn import knn_accuracy, knn_scores
 from dinokit.heads.probe import measure_knn
 
@@ -34,7 +34,8 @@ def test_votes_equal_the_definition_written_out() -> None:
 def test_batches_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     bank, queries, labels = torch.randn(30, 4), torch.randn(11, 4), torch.randint(0, 4, (30,))
     whole = knn_scores(bank, labels, queries, classes=4, k=5)
-    monkeypatch.setattr(knn, "_QUERIES_AT_ONCE", 2)
+    monkeypatch.setattr(similar, "_SCORES", 2 * 7)
+    monkeypatch.setattr(similar, "_ROWS", 7)
     torch.testing.assert_close(knn_scores(bank, labels, queries, classes=4, k=5), whole, rtol=1e-4, atol=1e-3)
 
 

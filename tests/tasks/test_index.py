@@ -17,6 +17,7 @@ from dinokit.heads import ivf
 from dinokit.inference.backbone import Backbone, load
 from dinokit.inference.embed import EmbedSettings, embed_pictures
 from dinokit.inference.lance_store import VECTOR
+from dinokit.tasks import retrieve
 from dinokit.tasks.index import Index, open_searchable
 from dinokit.tasks.retrieve import Collection
 
@@ -55,7 +56,13 @@ def make_rows(count: int, name: str, seed: int = 0) -> pa.Table:
     return pa.table({**columns, VECTOR: column})
 
 
-def test_an_index_finds_what_the_table_finds(index: Index, table: Path, backbone: Backbone) -> None:
+@pytest.mark.parametrize("least", [0, 4])
+def test_an_index_finds_what_the_table_finds(
+    table: Path, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: int
+) -> None:
+    monkeypatch.setattr(retrieve, "LEAST_TO_WHITEN", least)
+    index = Index.build(tmp_path / "photos.index", Collection(table, backbone))
+    assert (index.whitening is None) == (least > 0)
     for path in PHOTOS[:5]:
         hits, expected = index.search(path, k=5), Collection(table, backbone).search(path, k=5)
         assert hits.paths == expected.paths
@@ -68,6 +75,7 @@ def test_it_grows_shrinks_and_renews(index: Index, backbone: Backbone, tmp_path:
     summary = index.add([str(PHOTOS[6]), str(PHOTOS[0]), str(tmp_path / "broken.jpg")])
     assert (summary["added"], summary["skipped"], len(other)) == (2, 1, 6)
     assert index.search(PHOTOS[6], k=1).similarity[0] == pytest.approx(1, abs=2e-3)
+    assert index.add([str(PHOTOS[6]), str(PHOTOS[6].parent / PHOTOS[6].name)])["added"] == 1
     assert index.remove([str(PHOTOS[6])]) == 1
     assert index.remove(where="stars >= 3") == 2
     assert len(other) == 3

@@ -25,11 +25,18 @@ from dinokit.heads.retrieval_scores import score_rankings
 from dinokit.inference import vectors
 from dinokit.inference.backbone import Backbone, load
 from dinokit.inference.embed import EmbedSettings, embed_pictures
+from dinokit.tasks import retrieve
 from dinokit.tasks.retrieve import Collection
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 GOLDEN = Path(__file__).parents[1] / "golden" / "retrieval.json"
 SIZE = 64
+
+
+@pytest.fixture(autouse=True)
+def few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few pictures are whitened here, too."""
+    monkeypatch.setattr(retrieve, "LEAST_TO_WHITEN", 0)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +67,13 @@ def table(made: Path, tmp_path: Path) -> Path:
 
 def unit(count: int, width: int = 16, seed: int = 0) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.randn(count, width, generator=torch.Generator().manual_seed(seed)))
+
+
+def test_few_pictures_are_not_whitened(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    collection = Collection(table)
+    assert collection.whitening is None
+    assert collection.threshold(None) == 0.99
 
 
 @pytest.mark.parametrize("tokens", ["cls", "mean", "cls+mean"])

@@ -16,7 +16,8 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
 from dinokit.errors import UserError
-from dinokit.heads.knn import check_neighbours, nearest
+from dinokit.heads.knn import check_neighbours
+from dinokit.heads.similar import nearest
 
 _SMALLEST = 1e-4
 """The least share of a vote: a class without neighbours is unlikely, not impossible."""
@@ -72,7 +73,7 @@ class NeighbourClassifier(ClassifierHead):
         self.register_buffer("targets", targets.float())
 
     def forward(self, vectors: Tensor) -> Tensor:
-        return self._logits(self._votes(*nearest(self.bank, vectors, self.k)))
+        return self._logits(self._votes(*nearest(self.bank, F.normalize(vectors.float(), dim=-1), self.k)))
 
     def logits_without_oneself(self) -> Tensor:
         """What the others say of each vector of the bank: [N, K]."""

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dinokit.errors import UserError
-
-_QUERIES_AT_ONCE = 512
+from dinokit.heads.similar import nearest
 
 
 @dataclass(frozen=True)
@@ -29,18 +28,6 @@ def check_neighbours(k: int, count: int) -> None:
         raise UserError(f"k = {k} neighbours of a bank of {count} pictures", f"give 1 to {count}")
 
 
-def nearest(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Cosines [Q, k], largest first, and places in the bank [Q, k] of the neighbours of each query.
-
-    bank [N, D] of length 1; queries [Q, D] of any length. Only a block of the similarity matrix exists at a time.
-    Raises `UserError` if k is not between 1 and N.
-    """
-    check_neighbours(k, len(bank))
-    blocks = F.normalize(queries.float(), dim=-1).split(_QUERIES_AT_ONCE)
-    found = [(block @ bank.T).topk(k) for block in blocks]
-    return torch.cat([similarity for similarity, _ in found]), torch.cat([places for _, places in found])
-
-
 def knn_scores(
     bank: Tensor, labels: Tensor, queries: Tensor, *, classes: int, k: int = 20, temperature: float = 0.07
 ) -> Tensor:
@@ -48,7 +35,9 @@ def knn_scores(
 
     bank [N, D] features with labels [N] in 0..C-1; queries [Q, D]. Raises `UserError` if k is not between 1 and N.
     """
-    similarity, found = nearest(F.normalize(bank.float(), dim=-1), queries, k)
+    check_neighbours(k, len(bank))
+    bank, queries = (F.normalize(vectors.float(), dim=-1) for vectors in (bank, queries))
+    similarity, found = nearest(bank, queries, k)
     votes = torch.zeros(len(queries), classes, device=bank.device)
     return votes.scatter_add_(1, labels[found], (similarity / temperature).exp())
 

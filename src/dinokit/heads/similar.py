@@ -65,7 +65,7 @@ def _cosines(block: Tensor, queries: Tensor) -> Tensor:
     """[n, D] and [Q, D] -> [Q, n]. For one query memory is the limit: NumPy's loop reads it twice as fast as a product
     through MKL does on AMD, and as fast elsewhere.
     """
-    if len(queries) == 1:
+    if len(queries) == 1 and block.device.type == "cpu":
         return torch.from_numpy(np.vecdot(block.numpy(), queries[0].numpy()))[None]
     return queries @ block.T
 

@@ -124,12 +124,18 @@ def sheet(pictures: Sequence[Pixels], captions: Sequence[str] = (), columns: int
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(max(line * 0.75, 9))
     for i, picture in enumerate(pictures):
         x, y = gap + i % columns * (side + gap), gap + i // columns * (side + below + gap)
-        image = Image.fromarray(picture)
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        image = Image.fromarray(thumbnail(picture, side))
         page.paste(image, (x + (side - image.width) // 2, y + (side - image.height) // 2))
         if i < len(captions):
             pen.multiline_text((x, y + side), _fit(pen, captions[i], side, font), fill=_INK, font=font, spacing=1)
     return np.array(page)
+
+
+def thumbnail(picture: Pixels, side: int) -> Pixels:
+    """The picture, reduced where it is larger so that it fits into a square of `side` pixels."""
+    image = Image.fromarray(picture)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return np.array(image)
 
 
 def beside(pictures: Sequence[Pixels], gap: int = 8) -> Pixels:

@@ -21,6 +21,9 @@ _OTHER_KINDS = 0x200 | 0x800 | 0x1000  # tiles, deep data, several parts
 _LINES = {0: 1, 2: 1, 3: 16}
 """Rows in a block, by compression: none, ZIPS, ZIP."""
 _FORMATS = ("<u4", "<f2", "<f4")
+_MOST_CHANNELS = 256
+_LARGEST_BLOCK = 1 << 28
+"""Bytes that a block may unpack to."""
 _DEPTH_NAMES = ("Z", "V", "Y")
 """Names that the channel of depth may have where there are several, the likeliest first."""
 
@@ -129,6 +132,9 @@ def _choose(channels: list[tuple[str, str]]) -> int:
 def _read_rows(data: bytes, header: _Header) -> NDArray[np.float32]:
     chosen, lines = _choose(header.channels), _LINES[header.compression]
     row = np.dtype([(str(n), kind, (header.width,)) for n, (_, kind) in enumerate(header.channels)])
+    if len(header.channels) > _MOST_CHANNELS or lines * row.itemsize > _LARGEST_BLOCK:
+        what = f"has {len(header.channels)} channels of {header.width:,} px a row"
+        raise UnreadableError(Finding(what, "save the one channel of depth, and no more than a few"))
     blocks = -(-header.height // lines)
     if len(data) < header.end + 8 * blocks:
         raise ValueError(blocks)

@@ -121,7 +121,10 @@ def _write(file: IO[bytes], table: VectorTable, whiten: bool, track: Track) -> N
     header, starts, end = _header({**shapes, "vectors": (len(table), width)}, table.fingerprint)
     file.write(header)
     file.flush()
-    os.posix_fallocate(file.fileno(), 0, len(header) + end)  # a full disk is said here, not while the map is written
+    if hasattr(os, "posix_fallocate"):  # a full disk is said here, not while the map is written; macOS lacks it
+        os.posix_fallocate(file.fileno(), 0, len(header) + end)
+    else:
+        file.truncate(len(header) + end)
     target = {
         name: np.memmap(file.name, np.float32, "r+", len(header) + start, shape)
         for (name, start), shape in zip(starts.items(), [*shapes.values(), (len(table), width)], strict=True)

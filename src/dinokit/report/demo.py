@@ -16,10 +16,11 @@ from dinokit.data.folder import Files
 from dinokit.data.opening import open_pictures
 from dinokit.data.pictures import Pictures, subset
 from dinokit.errors import UserError
+from dinokit.images.draw import thumbnail
 from dinokit.images.read import Picture, ReadError, read
 from dinokit.inference.backbone import Backbone
 from dinokit.report.bundled_photos import TWO_VIEWS, BundledPhoto, bundled_photos
-from dinokit.report.demo_page import DemoPhoto, shrink
+from dinokit.report.demo_page import LARGEST_SIDE, DemoPhoto
 from dinokit.report.feature_maps import nearest_photos
 from dinokit.report.looking import look
 
@@ -65,7 +66,7 @@ def _encode(content: bytes, key: str, ours: BundledPhoto | None, backbone: Backb
         name=name if picture is whole else f"{name} (its middle)",
         credit=ours.credit if ours else "",
         source=ours.source if ours else "",
-        picture=shrink(picture),
+        picture=thumbnail(picture, LARGEST_SIDE),
         patches=features.patches[0].float().cpu().numpy(),  # [h, w, D]
         cls=features.cls[0].float().cpu().numpy(),  # [D]
     )

@@ -54,13 +54,6 @@ class DemoPhoto:
     """Where it and its licence can be read, as text with links."""
 
 
-def shrink(picture: Bytes) -> Bytes:
-    """The picture uint8 [H, W, 3] with sides of at most `LARGEST_SIDE` pixels."""
-    image = Image.fromarray(picture)
-    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
-    return np.asarray(image)
-
-
 def write_demo_page(
     photos: Sequence[DemoPhoto], pair: tuple[int, int] | None, lead: str, about: Mapping[str, str], out: Path
 ) -> Path:

@@ -27,6 +27,10 @@ __all__ = ["Hits", "PictureGroups"]
 _SUFFIXES = (".json", ".csv", ".jpg", ".jpeg", ".png")
 _SHOWN = 24
 """Groups that a sheet shows at most."""
+_SHOWN_HITS = 99
+"""Hits of one search that a sheet shows at most."""
+_TALLEST = 20_000
+"""Pixels of a sheet of several searches."""
 _GREY = 225
 
 
@@ -37,7 +41,7 @@ class Hits:
     query: str
     """Its name."""
     picture: Pixels
-    """The query itself, uint8 [H, W, 3]"""
+    """The query itself, reduced: uint8 [H, W, 3]"""
     paths: tuple[str, ...]
     """As the collection has them."""
     similarity: NDArray[np.float32]
@@ -53,12 +57,12 @@ class Hits:
         return len(self.paths)
 
     def draw(self, columns: int = 5, side: int = 224) -> Pixels:
-        """A sheet uint8 [H, W, 3]: the query, then the hits with their similarity; grey where a file is missing."""
+        """A sheet uint8 [H, W, 3]: the query, then the first 99 hits with their similarity; grey for missing files."""
         captions = [
             f"{Path(path).name}\n{cosine:.3f}" + ("" if math.isnan(match) else f", patches {match:.3f}")
             for path, cosine, match in zip(self.paths, self.similarity, self.patch_similarity, strict=True)
-        ]
-        tiles = [self.picture, *(_tile(path, self.folder, side) for path in self.paths)]
+        ][:_SHOWN_HITS]
+        tiles = [self.picture, *(_tile(path, self.folder, side) for path in self.paths[:_SHOWN_HITS])]
         return sheet(tiles, [f"{Path(self.query).name}\nquery", *captions], columns, side)
 
     def save(self, path: str | Path) -> None:
@@ -127,12 +131,12 @@ class PictureGroups:
 
 
 def save_hits(path: str | Path, found: Sequence[Hits]) -> None:
-    """Write what several searches found into one file; see `Hits.save`."""
+    """Write what several searches found into one file; see `Hits.save`. A sheet has as many as can be looked at."""
     entries = [(one.query, entry) for one in found for entry in one.to_dict()["hits"]]
     names = ["path", "similarity", "width", "height", "patches"]
     rows = [[printable(query), *(str(entry.get(name, "")) for name in names)] for query, entry in entries]
     searches = [one.to_dict() for one in found]
-    _save(path, lambda: _below([one.draw() for one in found]), {"searches": searches}, [["query", *names], *rows])
+    _save(path, lambda: _below(found), {"searches": searches}, [["query", *names], *rows])
 
 
 def check_results(path: str | Path | None) -> None:
@@ -163,8 +167,16 @@ def _tile(path: str, folder: Path, side: int) -> Pixels:
         return np.full((side, side, 3), _GREY, np.uint8)
 
 
-def _below(pages: Sequence[Pixels]) -> Pixels:
-    """Pages one below the other, on white."""
+def _below(found: Sequence[Hits]) -> Pixels:
+    """The sheets of the first searches one below the other, and how many more there are."""
+    pages, height = list[Pixels](), 0
+    for one in found:
+        pages.append(one.draw())
+        height += len(pages[-1])
+        if height > _TALLEST and len(pages) < len(found):
+            more = f"and {len(found) - len(pages)} more searches, which JSON and CSV have room for"
+            pages.append(sheet([np.full((1, 1, 3), 255, np.uint8)], [more], 1, pages[0].shape[1] // 2))
+            break
     width = max(page.shape[1] for page in pages)
     padding = [((0, 0), (0, width - page.shape[1]), (0, 0)) for page in pages]
     return np.concatenate([np.pad(p, pad, constant_values=255) for p, pad in zip(pages, padding, strict=True)])

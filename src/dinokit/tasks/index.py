@@ -28,6 +28,7 @@ from dinokit.checkpoints.names import lossless
 from dinokit.checkpoints.save import write_atomically
 from dinokit.data.listing import SkippedFiles
 from dinokit.data.opening import DataSource, open_pictures
+from dinokit.data.pictures import subset
 from dinokit.data.track import Track, silent
 from dinokit.errors import UserError
 from dinokit.heads.ivf import Ivf, open_ivf, renew_ivf
@@ -92,6 +93,8 @@ class Index(Searchable):
         """
         skipped = SkippedFiles()
         found = open_pictures(pictures, skipped)
+        places = {lossless(found.place(i)): i for i in range(len(found))}  # sources may overlap
+        found = subset(found, list(places.values()))
         keep = partial(take_vectors, tokens=self.origin.tokens)
         stream = Stream(found, self.model(), self.origin.size, _BATCH, keep)
         bad: list[tuple[str, str]] = []

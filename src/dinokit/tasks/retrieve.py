@@ -26,6 +26,9 @@ from dinokit.tasks.searching import ABOUT, Entry, Searchable
 
 __all__ = ["Collection"]
 
+LEAST_TO_WHITEN = 4
+"""Pictures for each number of a vector: with fewer, two kinds of pictures become two points."""
+
 
 class Collection(Searchable):
     """The pictures of a table of embeddings, ready to be searched."""
@@ -43,13 +46,15 @@ class Collection(Searchable):
 
         backbone: what the table was made with, for searches by picture. tokens: which vectors are compared, "cls",
         "mean" or "cls+mean" (of those that the table has; None: the class token if it can). whiten: whether the
-        directions in which the pictures of this table differ most are scaled down, which finds more. Raises
+        directions in which the pictures of this table differ most are scaled down, which finds more where there are
+        enough pictures to know them: four times as many as a vector has numbers. Raises
         `UserError` for what is no such table, another backbone (naming the right one), and vectors that are not
         finite.
         """
         self.table = open_table(Path(table), tokens)
         super().__init__(Path(table), self.table.origin, None, backbone)
-        self.vectors = unpack(self.table, whiten, track)
+        enough = len(self.table) >= LEAST_TO_WHITEN * self.table.width
+        self.vectors = unpack(self.table, whiten and enough, track)
         self.whitening = self.vectors.whitening
 
     def __len__(self) -> int:

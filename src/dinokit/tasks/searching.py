@@ -16,6 +16,7 @@ from torch import Tensor
 from dinokit.data.reopen import reopen
 from dinokit.errors import UserError
 from dinokit.heads.patch_matches import patch_similarity
+from dinokit.images.draw import thumbnail
 from dinokit.images.read import ReadError, Source, name_of
 from dinokit.inference.backbone import Backbone
 from dinokit.inference.vector_space import Floats, Origin, Seen, Whitening, unit
@@ -30,6 +31,8 @@ DUPLICATE, PLAIN_DUPLICATE = 0.9, 0.99
 
 Entry = dict[str, Any]
 """A row of a collection: path, width, height, and similarity to a query."""
+THUMBNAIL = 448
+"""Side in pixels that a result keeps of its query."""
 ABOUT = ("path", "width", "height")
 
 
@@ -91,7 +94,7 @@ class Searchable(ABC):
     def _collect(self, name: str, seen: Seen, found: Sequence[Entry]) -> Hits:
         return Hits(
             name,
-            seen.picture,
+            thumbnail(seen.picture, THUMBNAIL),
             tuple(str(entry["path"]) for entry in found),
             np.array([entry["similarity"] for entry in found], np.float32),
             np.array([[entry["width"], entry["height"]] for entry in found], np.int32).reshape(-1, 2),

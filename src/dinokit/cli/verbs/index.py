@@ -145,22 +145,15 @@ def search(
     json
         Print one JSON object: searches, for each the query and its hits (path, similarity, width, height, patches).
     """
-    from dinokit.cli.output import print_json, put, track
+    from dinokit.cli.searching import answer
     from dinokit.inference.views import expand
-    from dinokit.tasks.hits import check_results, save_hits
+    from dinokit.tasks.hits import check_results
     from dinokit.tasks.index import Index
 
     check_results(out)
     pictures = expand(queries)
     opened = Index(index, opening.backbone(model))
-    found = [opened.search(picture, k, rerank, where) for picture in track(pictures, len(pictures), "searching")]
-    if out is not None:
-        save_hits(out, found)
-    if json:
-        print_json({"searches": [one.to_dict() for one in found]})
-        return
-    for line in (line for one in found for line in one.lines()):
-        put(line)
+    answer(lambda picture: opened.search(picture, k, rerank, where), pictures, out, json)
 
 
 def dedupe(

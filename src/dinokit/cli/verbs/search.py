@@ -57,19 +57,13 @@ def search(
     json
         Print one JSON object: searches, for each the query and its hits (path, similarity, width, height, patches).
     """
-    from dinokit.cli.output import print_json, put, track
+    from dinokit.cli.output import track
+    from dinokit.cli.searching import answer
     from dinokit.inference.views import expand
-    from dinokit.tasks.hits import check_results, save_hits
+    from dinokit.tasks.hits import check_results
     from dinokit.tasks.retrieve import Collection
 
     check_results(out)
     pictures = expand(queries)
     collection = Collection(table, opening.backbone(model), tokens=tokens, whiten=whiten, track=track)
-    found = [collection.search(picture, k, rerank) for picture in track(pictures, len(pictures), "searching")]
-    if out is not None:
-        save_hits(out, found)
-    if json:
-        print_json({"searches": [one.to_dict() for one in found]})
-    else:
-        for line in (line for one in found for line in one.lines()):
-            put(line)
+    answer(lambda picture: collection.search(picture, k, rerank), pictures, out, json)

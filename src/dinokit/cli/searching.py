@@ -1,0 +1,28 @@
+"""What `dinokit search` and `dinokit index search` do with their queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dinokit.images.read import Source
+    from dinokit.tasks.hits import Hits
+
+
+def answer(search: Callable[[Source], Hits], pictures: Sequence[Source], out: Path | None, json: bool) -> None:
+    """Search by each picture, print what was found as it comes, or all of it as JSON, and write it to `out`."""
+    from dinokit.cli.output import print_json, put, track, warn
+    from dinokit.tasks.hits import save_hits
+    from dinokit.tasks.results import each_readable
+
+    found = []
+    for _, hits in track(each_readable(lambda part: map(search, part), pictures, warn), len(pictures), "searching"):
+        found.append(hits)
+        for line in () if json else hits.lines():
+            put(line)
+    if out is not None:
+        save_hits(out, found)
+    if json:
+        print_json({"searches": [hits.to_dict() for hits in found]})
