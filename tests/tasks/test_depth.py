@@ -117,6 +117,28 @@ def test_depth_that_is_one_number_can_be_drawn() -> None:
     assert draw_depth(np.full((40, 60), 2.0), np.zeros((40, 60, 3), np.uint8)).shape[2] == 3
 
 
+@pytest.mark.parametrize("width", [1, 20, 55])
+def test_depth_of_narrow_pictures_can_be_drawn(width: int) -> None:
+    assert draw_depth(np.ones((30, width)), np.zeros((30, width, 3), np.uint8)).shape[1] >= 320
+
+
+def test_depth_too_great_for_a_png_is_said(tmp_path: Path) -> None:
+    far = Depth(np.full((4, 5), 70.0, np.float32), np.zeros((4, 5, 3), np.uint8))
+    with pytest.warns(UserWarning, match=r"depth above 65\.535 m .* cut off"):
+        far.save(tmp_path / "far.png")
+
+
+@pytest.mark.parametrize("lost", ["plan", "layers", "size"])
+def test_a_config_that_lacks_something_is_said(estimator: DepthEstimator, tmp_path: Path, lost: str) -> None:
+    estimator.save(tmp_path / "head")
+    path = tmp_path / "head" / "config.json"
+    config = json.loads(path.read_text())
+    del config["settings"][lost]
+    path.write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"config\.json is damaged"):
+        DepthEstimator.load(tmp_path / "head", estimator.backbone)
+
+
 def test_a_saved_head_reads_the_same(estimator: DepthEstimator, backbone: dinokit.Backbone, tmp_path: Path) -> None:
     estimator.save(tmp_path / "head")
     loaded = DepthEstimator.load(tmp_path / "head", backbone)

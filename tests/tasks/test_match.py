@@ -109,7 +109,7 @@ def test_drawn_matches_are_spread() -> None:
 @pytest.mark.parametrize("shape", [(1, 2, 3), (5, 4), (20, 300, 1), (9, 9, 4)])
 def test_tiny_and_odd_pictures_are_matched(matcher: Matcher, shape: tuple[int, ...]) -> None:
     noise = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
-    small = Matcher(matcher.backbone, size=32)
+    small = Matcher(matcher.backbone, size=64)
     matches = small.predict(noise, PHOTO)
     assert matches.points1.shape == matches.points2.shape
     assert matches.draw().shape[2] == 3
@@ -118,7 +118,7 @@ def test_tiny_and_odd_pictures_are_matched(matcher: Matcher, shape: tuple[int, .
 def test_pictures_with_nothing_in_common_have_no_homography(matcher: Matcher) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (9, 9, 3)).astype(np.uint8)
     with pytest.raises(UserError, match=r"too few for a homography|no homography explains"):
-        Matcher(matcher.backbone, size=32).homography(noise, PHOTO)
+        Matcher(matcher.backbone, size=64).homography(noise, PHOTO)
 
 
 def test_bad_input_is_said(matcher: Matcher) -> None:
@@ -133,6 +133,10 @@ def test_bad_input_is_said(matcher: Matcher) -> None:
         matcher.locate([(float("nan"), 4)], PHOTO, PHOTO)
     with pytest.raises(UserError, match="ratio is 0: give a number above 0"):
         Matcher(matcher.backbone, ratio=0)
+    with pytest.raises(UserError, match=r"at this size a picture has \d+ x \d+ cells: too few to compare"):
+        Matcher(matcher.backbone, size=32).predict(PHOTO, PHOTO)
+    with pytest.raises(UserError, match="the truth of a pair is not finite"):
+        matcher.evaluate([(PHOTO, PHOTO, np.full((3, 3), np.nan))])
     with pytest.raises(UserError, match=r"the truth of a pair has shape \[2, 2\]"):
         matcher.evaluate([(PHOTO, PHOTO, np.eye(2))])
 

@@ -51,6 +51,8 @@ def test_jobs_of_another_backbone_are_refused(jobs: dict[str, Segmenter]) -> Non
         dinokit.MultiTask(other, jobs)
     with pytest.raises(UserError, match="no jobs"):
         dinokit.MultiTask(other, {})
+    with pytest.raises(UserError, match="no jobs"):
+        dinokit.MultiTask(jobs["fine"].backbone, list(jobs.values()))  # type: ignore[arg-type]
 
 
 def test_the_largest_short_side_suits_all(jobs: dict[str, Segmenter]) -> None:

@@ -85,7 +85,11 @@ def write_depth(metres: DepthMap, ending: str) -> bytes:
     if ending == ".exr":
         return write_exr(metres)
     if ending == ".png":
-        millimetres = np.round(metres * _PER_METRE).clip(0, np.iinfo(np.uint16).max)
+        millimetres, most = np.round(metres * _PER_METRE), np.iinfo(np.uint16).max
+        if (millimetres > most).any():
+            what = f"depth above {most / _PER_METRE} m does not fit into 16-bit millimetres: it is cut off there"
+            warnings.warn(f"{what}; take .npy, .pfm or .exr", stacklevel=2)
+        millimetres = millimetres.clip(0, most)
         Image.fromarray(millimetres.astype(np.uint16)).save(content, "PNG")
     elif ending == ".pfm":
         Image.fromarray(metres).save(content, "PPM")

@@ -50,15 +50,12 @@ class DepthPlan:
 
     @classmethod
     def of_settings(cls, settings: Mapping[str, Any]) -> DepthPlan:
-        """The plan that `to_settings` wrote. `UserError` for anything else."""
-        try:
-            bins, shape = dict(settings["bins"]), dict(settings["shape"])
-            low, high = bins.pop("range")
-            projected = tuple(shape.pop("projected"))
-            parts = {"bins": DepthBins(range=(low, high), **bins), "shape": DPTShape(projected=projected, **shape)}
-            return cls(**{**settings, **parts})
-        except (KeyError, TypeError, ValueError):
-            raise UserError("the config of the head has no plan of a depth head", "train it anew") from None
+        """The plan that `to_settings` wrote; `KeyError` and the like for anything else."""
+        bins, shape = dict(settings["bins"]), dict(settings["shape"])
+        low, high = bins.pop("range")
+        projected = tuple(shape.pop("projected"))
+        parts = {"bins": DepthBins(range=(low, high), **bins), "shape": DPTShape(projected=projected, **shape)}
+        return cls(**{**settings, **parts})
 
 
 def read_published(path: Path) -> tuple[Kind, dict[str, Tensor]]:

@@ -118,8 +118,9 @@ class Fit(Generic[Batch]):
     def run(self, track: Track, label: str = "training the head") -> Fitted:
         """Train to the end, or until no candidate gets better. Raises `UserError` if every loss turns NaN."""
         settings = self.settings
-        for _ in track(self._steps(), settings.steps, label, self.step):
-            pass
+        with torch.random.fork_rng(devices=[]):  # heads learn on the CPU; dropout draws from the global generator
+            for _ in track(self._steps(), settings.steps, label, self.step):
+                pass
         name = max(self.best, key=lambda candidate: self.best[candidate].score)
         best = self.best[name]
         if best.state is None:

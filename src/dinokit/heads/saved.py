@@ -6,7 +6,8 @@ A head means something only on the features that it learnt from, so it is bound 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,15 @@ def load_head(folder: Path, job: str, backbone: Backbone) -> tuple[dict[str, Any
     counts = {key: value for key, value in state.items() if not value.is_floating_point()}
     weights = {key: value for key, value in state.items() if value.is_floating_point()}
     return config["settings"], plain_weights(weights, str(path)) | counts
+
+
+@contextmanager
+def interpreting(folder: Path) -> Iterator[None]:
+    """Turns what goes wrong with settings that lack something into a `UserError` naming the file."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        raise UserError(f"{folder / CONFIG} is damaged ({problem})", "copy the folder again") from None
 
 
 def backbone_of(folder: Path) -> str:

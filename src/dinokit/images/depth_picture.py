@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from dinokit.images.draw import Pixels, beside, ramp
 
 _MARKS = 4
+_NARROWEST = 160
 _INK, _PAPER = (38, 38, 38), (255, 255, 255)
 
 
@@ -22,6 +23,9 @@ def draw_depth(depth: NDArray[Any], picture: Pixels) -> Pixels:
     """
     known = depth[np.isfinite(depth)]
     near, far = np.percentile(known, [2, 98]) if len(known) else (0.0, 1.0)
+    if depth.shape[1] < _NARROWEST:  # the scale needs room
+        times = -(-_NARROWEST // depth.shape[1])
+        depth, picture = (values.repeat(times, axis=0).repeat(times, axis=1) for values in (depth, picture))
     pair = beside([picture, _colour(depth, near, far)])
     scale = _draw_scale(float(near), float(far), depth.shape[1], max(min(depth.shape) // 22, 14))
     space = np.full((scale.shape[0], pair.shape[1] - scale.shape[1], 3), 255, dtype=np.uint8)

@@ -29,7 +29,7 @@ from dinokit.heads.fit import FitSettings
 from dinokit.heads.fit_classifier import Method, Trained, fit_linear, fit_logistic, fit_neighbours
 from dinokit.heads.pooling import Pooling, mean_cells
 from dinokit.heads.published_classifier import POOLING, is_published_classifier, read_published_classifier
-from dinokit.heads.saved import CONFIG, backbone_of, fill_head, load_head, save_head
+from dinokit.heads.saved import backbone_of, fill_head, interpreting, load_head, save_head
 from dinokit.images.geometry import fit_to_grid
 from dinokit.images.read import read
 from dinokit.inference.backbone import Backbone, load
@@ -200,13 +200,11 @@ class Classifier(PictureTask[Classification]):
             return cls._load_published(folder, backbone, classes)
         backbone = load(backbone_of(folder)) if backbone is None else backbone
         settings, state = load_head(folder, "classify", backbone)
-        try:
+        with interpreting(folder):
             pooling = Pooling(settings["blocks"], settings["cells"])
             classifier = cls(backbone, settings["size"], settings["method"], pooling)
             head = _empty_head(settings, state)
             names, several = tuple(map(str, settings["classes"])), bool(settings["several"])
-        except (KeyError, TypeError, ValueError) as problem:
-            raise UserError(f"{folder / CONFIG} is damaged ({problem})", "copy the folder again") from None
         fill_head(head, state, folder)
         classifier._take(head, pooling, names, several)
         return classifier

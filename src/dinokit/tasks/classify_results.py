@@ -74,7 +74,7 @@ class Classification:
         path = Path(path)
         if path.suffix == ".json":
             values = {"labels": self.labels, "probabilities": {name: round(p, 6) for name, p in self.ranked()}}
-            write_atomically(path, (json.dumps(values, ensure_ascii=False, indent=1) + "\n").encode())
+            write_atomically(path, (json.dumps(values, ensure_ascii=False, indent=1) + "\n").encode("utf-8", "replace"))
         elif path.suffix == ".csv":
             write_csv(path, ("class", "probability"), ((name, f"{p:.6f}") for name, p in self.ranked()))
         else:
@@ -111,4 +111,4 @@ def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) 
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
+    write_atomically(path, text.getvalue().encode("utf-8", "replace"))

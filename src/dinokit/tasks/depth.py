@@ -39,7 +39,7 @@ from dinokit.heads.depth_scores import DepthScore, score_depth
 from dinokit.heads.fit import Candidate, Fit, FitSettings, Fitted, Material
 from dinokit.heads.map_crops import CropBatch, draw_crops
 from dinokit.heads.pixels import LabelledMap, PixelBatch, draw_pixels, outputs_at_pixels, outputs_for_picture
-from dinokit.heads.saved import backbone_of, fill_head, load_head, save_head
+from dinokit.heads.saved import backbone_of, fill_head, interpreting, load_head, save_head
 from dinokit.images.depth_picture import draw_depth
 from dinokit.images.geometry import Size
 from dinokit.images.read import Picture
@@ -142,8 +142,7 @@ class DepthEstimator(PictureTask[Depth]):
             loss=loss,
             score=lambda head: -score_head(head, stores[1], checked).rmse,
         )
-        torch.manual_seed(settings.seed)
-        candidates = {str(self.plan.kind): Candidate(self._build_head(), settings.lr)}
+        candidates = {str(self.plan.kind): Candidate(self._build_head(settings.seed), settings.lr)}
         asked = f"{self.backbone.fingerprint} {data} {validation} {self.look} {self.plan}"
         fitted = Fit(candidates, material, settings, keep, asked).run(track)
         assert isinstance(fitted.head, BinnedDepth)
@@ -185,9 +184,10 @@ class DepthEstimator(PictureTask[Depth]):
         """
         backbone = load(backbone_of(Path(folder))) if backbone is None else backbone
         settings, state = load_head(Path(folder), "depth", backbone)
-        size = settings["size"] if size is None else size
-        plan = DepthPlan.of_settings(settings["plan"])
-        estimator = cls(backbone, size, settings["layers"], plan.kind, plan.bins.range)
+        with interpreting(Path(folder)):
+            size = settings["size"] if size is None else size
+            plan = DepthPlan.of_settings(settings["plan"])
+            estimator = cls(backbone, size, settings["layers"], plan.kind, plan.bins.range)
         return estimator._take(plan, state, folder)
 
     @classmethod
@@ -218,8 +218,10 @@ class DepthEstimator(PictureTask[Depth]):
         self.head.eval()
         return self
 
-    def _build_head(self) -> BinnedDepth:
-        return self.plan.build(layer_widths(self.backbone, self.look.layers))
+    def _build_head(self, seed: int = 0) -> BinnedDepth:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.plan.build(layer_widths(self.backbone, self.look.layers))
 
     def _trained(self) -> BinnedDepth:
         if self.head is None:

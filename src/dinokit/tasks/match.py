@@ -114,6 +114,8 @@ class Matcher:
         load_poselib()
         corners, inliers, errors = [], [], []
         for first, second, truth in pairs:
+            if not np.isfinite(truth).all():
+                raise UserError("the truth of a pair is not finite", "check the homography, or leave out those points")
             if truth.shape == (3, 3):
                 corner, count = self._corner_error(first, second, truth)
                 matches = self.predict(first, second)

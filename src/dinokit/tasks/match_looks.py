@@ -36,6 +36,8 @@ STARTS = (
     *((1.0, 1.0, 45), (1.0, 1.0, -45), (1.0, 1.0, 90), (1.0, 1.0, -90), (1.0, 1.0, 180)),
 )
 """How pictures are first looked at until a homography is sure: size of the first, of the second, turn of the second."""
+FEWEST = 3
+"""Cells along a side with which there is something to compare."""
 SURE = 0.5
 """Share of the matches of a second look that agree with a right homography; of a wrong one a fifth does."""
 ALIKE = 0.6
@@ -44,6 +46,8 @@ FINEST = 2048
 """Short side in pixels of the largest pictures in which places are searched pixel by pixel."""
 CONSISTENT = 0.75
 """Of a cell: how far matches may be from where those around them say."""
+LASTING = 0.25
+"""Share of the matches that a homography must keep while it is made more exact."""
 REACH = 0.5
 """Of a cell: how far matches may be from where a homography says, and places from where they are searched."""
 
@@ -76,6 +80,9 @@ class Fit:
 def see(backbone: Backbone, look: Look, picture: Picture) -> Seen:
     """Look at a picture."""
     seen = next(read_pictures(backbone, [picture], look))
+    if min(seen.grid.rows, seen.grid.cols) < FEWEST:
+        what = f"at this size a picture has {seen.grid.rows} x {seen.grid.cols} cells"
+        raise UserError(what, "too few to compare: give a larger --size")
     return Seen(picture, seen.grid, describe([features.patches[0] for features in seen.layers]))
 
 
@@ -203,6 +210,8 @@ def refine_fit(fit: Fit) -> Fit:
             step, inliers = estimate(starts.numpy()[kept], moved.numpy()[kept], 1.0)
         except UserError:
             continue  # too little texture at this level: what was found before stays
+        if inliers.sum() < LASTING * len(starts):
+            continue  # it left the plane
         whole = _scaled(matrix @ step @ np.diag([*scale.numpy(), 1.0]))
         ends = transform(matrix, moved.numpy()[kept])
         fit = Fit(whole, inliers, Matches(points[kept], ends, scores[kept], first, second), fit.cell)

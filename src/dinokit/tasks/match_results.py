@@ -54,7 +54,9 @@ class Matches:
         return len(self.points1)
 
     def __str__(self) -> str:
-        return f"{len(self)} matches" if len(self) else "no matches: the pictures have nothing in common"
+        if not len(self):
+            return "no matches: the pictures have nothing in common"
+        return "1 match" if len(self) == 1 else f"{len(self)} matches"
 
     def summary(self) -> dict[str, Any]:
         """For JSON: how many matches."""

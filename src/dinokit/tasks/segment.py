@@ -26,7 +26,7 @@ from dinokit.heads.augment import Augmentation
 from dinokit.heads.dense import LinearDenseHead
 from dinokit.heads.fit import Candidate, Fit, FitSettings, Fitted, Material
 from dinokit.heads.pixels import LabelledMap, PixelBatch, look_and_draw, outputs_at_pixels, outputs_for_picture
-from dinokit.heads.saved import backbone_of, fill_head, load_head, save_head
+from dinokit.heads.saved import backbone_of, fill_head, interpreting, load_head, save_head
 from dinokit.heads.segmentation_scores import ConfusionMatrix, SegmentationScore
 from dinokit.images.cells import PixelMap
 from dinokit.images.draw import draw_labels, legend, palette
@@ -172,8 +172,9 @@ class Segmenter(PictureTask[Segmentation]):
         """A head that `save` wrote. backbone: the one it was trained on; None: loaded by its name."""
         backbone = load(backbone_of(Path(folder))) if backbone is None else backbone
         settings, state = load_head(Path(folder), "segment", backbone)
-        segmenter = cls(backbone, _size(settings["size"]), settings["layers"])
-        segmenter.classes = tuple(settings["classes"])
+        with interpreting(Path(folder)):
+            segmenter = cls(backbone, _size(settings["size"]), settings["layers"])
+            segmenter.classes = tuple(map(str, settings["classes"]))
         segmenter.head = segmenter._build_head(len(segmenter.classes), 0)
         fill_head(segmenter.head, state, folder)
         segmenter.head.eval()

@@ -64,7 +64,7 @@ class MultiTask:
     """
 
     def __init__(self, backbone: Backbone, tasks: Mapping[str, PictureTask[Any]], size: Size | None = None) -> None:
-        if not tasks:
+        if not tasks or not isinstance(tasks, Mapping):
             raise UserError("no jobs were given", 'give some, such as {"segment": segmenter}')
         strangers = [name for name, task in tasks.items() if task.backbone is not backbone]
         if strangers:

@@ -110,7 +110,8 @@ class Tracker:
             raise UserError(f"{masks} has no mask for {what}", "name the masks as the frames are named")
         following = Following(self, read_objects(true[0], str(true[0])))
         found = (frame for frame in following.through(video) if frame.number in counted)
-        return score_video(((one.labels, read_objects(true[one.number])) for one in found), following.objects)
+        pairs = ((one.labels, _read_true(true[one.number], one.labels.shape)) for one in found)
+        return score_video(pairs, following.objects)
 
 
 class Following:
@@ -180,6 +181,13 @@ def match_masks(video: Video, paths: list[Path], name: str) -> dict[int, Path]:
     if strangers:
         raise UserError(f"{strangers[0]} belongs to no frame", "name the masks as the frames are named")
     return {places[path.stem]: path for path in paths}
+
+
+def _read_true(path: Path, shape: tuple[int, ...]) -> Labels:
+    found = read_objects(path, str(path))
+    if found.shape != shape:
+        raise UserError(f"{path} is {found.shape[1]} x {found.shape[0]} px", f"its frame is {shape[1]} x {shape[0]}")
+    return found
 
 
 def _rim(labels: Labels) -> NDArray[np.bool_]:
