@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import connected_components
 
 from dinokit.errors import UserError
 from dinokit.heads import similar
-from dinokit.heads.patch_matches import patch_similarity
+from dinokit.heads.correspondence import patch_similarity
 from dinokit.heads.retrieval_scores import score_rankings
 from dinokit.inference import vectors
 from dinokit.inference.backbone import Backbone, load

@@ -13,6 +13,7 @@ import os
 import sys
 import tarfile
 import zlib
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,13 +110,13 @@ class _Stream(io.RawIOBase):
         self.last = self.read_data(size)
         return self.last
 
+    @abstractmethod
     def read_data(self, size: int) -> bytes:
         """Read up to `size` bytes; the caller has checked the size."""
-        raise NotImplementedError
 
+    @abstractmethod
     def has(self, end: int) -> bool:
         """Say whether the tar may go on to byte `end`."""
-        raise NotImplementedError
 
 
 class _Plain(_Stream):

@@ -58,6 +58,17 @@ def mutual_nearest(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tenso
     return nearest.mutual.nonzero()[:, 0], nearest.index[nearest.mutual], nearest.similarity[nearest.mutual]
 
 
+def patch_similarity(first: Tensor, second: Tensor) -> float:
+    """The number of mutual nearest patches of [N, D] and [M, D], for each patch of the smaller set: 0 to 1.
+
+    1 for equal pictures: where vectors of whole pictures say that these are alike, it says whether the parts are too
+    (best buddies of Amir et al. 2021). Measured on training pictures, the share alone ranks better than the sum of
+    the cosines.
+    """
+    mutual, _, _ = mutual_nearest(*(normalize(patches.float(), dim=-1)[None] for patches in (first, second)))
+    return len(mutual) / min(len(first), len(second))
+
+
 def find_nearest(first: Tensor, second: Tensor) -> Nearest:
     """Compare every cell of two grids of unit-length features, [h, w, D] and [h', w', D]."""
     rows, cols = second.shape[:2]

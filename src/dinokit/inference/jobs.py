@@ -30,17 +30,22 @@ def check_numbers(batch_size: int, size: int | None, patch: int) -> None:
         fit_to_grid(1, 1, size, patch)
 
 
+def network_digest(backbone: Backbone) -> str:
+    """What tells networks of other shape or picture statistics apart."""
+    config = backbone.info.to_config()
+    network = json.dumps([config[name] for name in ("network", "mean", "std")])
+    return hashlib.sha256(network.encode()).hexdigest()
+
+
 def describe_job(pictures: Pictures, backbone: Backbone, size: int, **options: str) -> dict[str, Any]:
     """What makes two jobs the same: the model, how pictures are read, which pictures in which order, and `options`."""
     names = hashlib.sha256()
     for i in range(len(pictures)):
         names.update(lossless(pictures.place(i)).encode() + b"\0")
-    config = backbone.info.to_config()
-    network = json.dumps([config[name] for name in ("network", "mean", "std")])
     return {
         "model": backbone.info.name,
         "weights_sha256": backbone.info.weights_sha256,
-        "network_sha256": hashlib.sha256(network.encode()).hexdigest(),
+        "network_sha256": network_digest(backbone),
         "precision": str(backbone.dtype).removeprefix("torch."),
         "size": size,
         "pictures": len(pictures),

@@ -8,8 +8,6 @@ do not blow up their noise. Any square root of the inverse gives the same cosine
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -25,6 +23,7 @@ from dinokit.errors import UserError
 from dinokit.images.read import Picture, Source, name_of, read
 from dinokit.inference.backbone import Backbone
 from dinokit.inference.embed import Tokens, take_vectors
+from dinokit.inference.jobs import network_digest
 from dinokit.inference.layers import Look, lay_out_view
 
 SHRINKAGE = 0.3
@@ -153,10 +152,3 @@ def join(columns: list[Floats]) -> Floats:
 def unit(vectors: Tensor) -> Floats:
     """Vectors [N, D] scaled to length 1; those of length 0 stay."""
     return F.normalize(vectors, dim=-1).numpy()
-
-
-def network_digest(backbone: Backbone) -> str:
-    """What tells networks of other shape or picture statistics apart, as tables of embeddings name it."""
-    config = backbone.info.to_config()
-    network = json.dumps([config[name] for name in ("network", "mean", "std")])
-    return hashlib.sha256(network.encode()).hexdigest()

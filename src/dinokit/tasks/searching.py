@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dinokit.data.reopen import reopen
 from dinokit.errors import UserError
-from dinokit.heads.patch_matches import patch_similarity
+from dinokit.heads.correspondence import patch_similarity
 from dinokit.images.draw import thumbnail
 from dinokit.images.read import ReadError, Source, name_of
 from dinokit.inference.backbone import Backbone

@@ -74,14 +74,11 @@ def match(
         raise UserError("--homography and --point were both given", "run the command twice")
     kept = RATIO if ratio is None else ratio
     matcher = Matcher(opening.backbone(model), size or SIZE, layers or LAYERS, kept, refine)
-    result: Any
-    if point:
-        result = matcher.locate(point, first, second)
-    else:
+    result: Any = matcher.locate(point, first, second) if point else None
+    if result is None:
         result = matcher.homography(first, second) if homography else matcher.predict(first, second)
     result.save(out)
     if json:
-        print_json(result.summary())
-        return
+        return print_json(result.summary())
     for line in (*str(result).splitlines(), f"written to {out}"):
         put(line)
