@@ -137,7 +137,6 @@ def test_losses(figures: dict[str, Any]) -> None:
     known, expected = torch.tensor(figures["full"]["valid_mask"])[None] > 0, figures["losses_full_mask"]
     losses = {
         "sigloss": scale_invariant_loss(found[known], true[known]),
-        "sigloss_during_warm_up": scale_invariant_loss(found[known], true[known], variance=False),
         "gradient_loss": gradient_loss(found, true, known),
         "gradient_log_loss": log_gradient_loss(found, true, known),
     }

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
-from dinokit.heads.propagate import Memory, PropagateSettings, propagate, to_cells, to_pixels
+from dinokit.heads.propagate import Memory, PropagateSettings, to_cells, to_pixels
 from dinokit.heads.video_scores import boundary_score, region_score, score_video
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -28,9 +28,13 @@ def test_propagation_is_the_published_one(shape: str) -> None:
     )
     first = to_cells(tensors["in.track.first_mask"], (0, 1, 2), 8, 11)
     assert torch.equal(first.argmax(-1).to(torch.uint8), tensors["out.track.first_mask_at_feature_size"])
-    found = list(propagate(tensors["in.track.features"], first, chosen))
-    assert len(found) == 6
-    for number, probabilities in enumerate(found, 1):
+    memory = Memory(first, chosen)
+    for number, frame in enumerate(tensors["in.track.features"]):
+        vectors = normalize(frame.float(), dim=-1)
+        probabilities = memory.ask(vectors) if number else first
+        memory.add(vectors, probabilities)
+        if not number:
+            continue
         expected = tensors[f"out.track.{shape}.probs{number}"]
         torch.testing.assert_close(probabilities, expected, atol=1e-6, rtol=1e-5)
         labels = to_pixels(expected, 40, 57, smooth=False)

@@ -20,9 +20,9 @@ def answer(search: Callable[[Source], Hits], pictures: Sequence[Source], out: Pa
     found = []
     for _, hits in track(each_readable(lambda part: map(search, part), pictures, warn), len(pictures), "searching"):
         found.append(hits)
-        for line in () if json else hits.lines():
+        for line in () if json else hits.describe().splitlines():
             put(line)
     if out is not None:
         save_hits(out, found)
     if json:
-        print_json({"searches": [hits.to_dict() for hits in found]})
+        print_json({"searches": [hits.to_row() for hits in found]})

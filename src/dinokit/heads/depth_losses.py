@@ -13,14 +13,11 @@ _BIAS = 0.15
 _STEPS = (1, 2, 4, 6)
 
 
-def scale_invariant_loss(found: Tensor, wanted: Tensor, variance: bool = True) -> Tensor:
-    """The root of the variance of the logarithms' error plus 0.15 times its squared mean, over depths [N] in metres.
-
-    variance: without it only the second term counts, as published for the first steps.
-    """
+def scale_invariant_loss(found: Tensor, wanted: Tensor) -> Tensor:
+    """The root of the variance of the logarithms' error plus 0.15 times its squared mean, over depths [N] in metres."""
     error = (found + _EPSILON).log() - (wanted + _EPSILON).log()
     square = _BIAS * error.mean() ** 2
-    return (square + error.var() if variance else square).clamp_min(1e-12).sqrt()
+    return (square + error.var()).clamp_min(1e-12).sqrt()
 
 
 def gradient_loss(found: Tensor, wanted: Tensor, known: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 
@@ -51,7 +50,3 @@ class PatchClusters:
         unit = unit_length(patches)
         squares = 1.0 - 2.0 * unit @ self.centres.T + (self.centres**2).sum(axis=1)
         return np.asarray(np.sqrt(np.maximum(squares, 0.0)), dtype=np.float32)
-
-    def of(self, patches: Floats) -> NDArray[np.int64]:
-        """The kind of each patch: [h, w, D] -> [h, w], 0 to k - 1."""
-        return np.asarray(self.distances(patches).argmin(axis=-1))

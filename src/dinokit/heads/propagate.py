@@ -10,13 +10,13 @@ product, so that time and memory follow the window and not the frame.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import interpolate
 
 from dinokit.errors import UserError
 from dinokit.images.cells import shares
@@ -52,22 +52,6 @@ class PropagateSettings:
                 raise UserError(f"{name} is {getattr(self, name)!r}", f"give a number, {bound:g} or more")
         if self.shape not in ("circle", "square"):
             raise UserError(f"shape is {self.shape!r}", 'give "circle" or "square"')
-
-
-def propagate(features: Iterable[Tensor], first: Tensor, settings: PropagateSettings | None = None) -> Iterator[Tensor]:
-    """Carry probabilities through frames, one after another; `queue` + 1 frames are held, however many there are.
-
-    features: one [h, w, D] for each frame. first: the probabilities [h, w, C] of the first frame, float32. Yields
-    [h, w, C] for each frame after it, whose C values have the sum 1.
-    """
-    settings = PropagateSettings() if settings is None else settings
-    memory = Memory(first, settings)
-    for number, frame in enumerate(features):
-        vectors = normalize(frame.float(), dim=-1)
-        if number:
-            current = memory.ask(vectors)
-            yield current
-        memory.add(vectors, current if number else first)
 
 
 def to_cells(labels: Tensor, numbers: Sequence[int], rows: int, cols: int) -> Tensor:

@@ -47,7 +47,7 @@ class TrackScore:
         """J&F, the mean of both."""
         return (self.region + self.boundary) / 2
 
-    def __str__(self) -> str:
+    def describe(self) -> str:
         figures = f"J&F {100 * self.mean:.1f}, J {100 * self.region:.1f}, F {100 * self.boundary:.1f}"
         return f"{figures} ({len(self.regions)} objects, {self.frames} frames)"
 

@@ -59,28 +59,18 @@ def blend(picture: Pixels, colours: Pixels, share: float | NDArray[Any] = 0.55) 
     return np.asarray(np.round(mixed), dtype=np.uint8)
 
 
-def draw_labels(labels: NDArray[Any], count: int, picture: Pixels | None = None, ignore: int | None = None) -> Pixels:
-    """A label map [H, W] of classes 0 to count - 1 in their colours, over `picture` if there is one.
-
-    `ignore` stays as the picture is (black without one).
-    """
-    known = np.zeros(labels.shape, dtype=bool) if ignore is None else labels == ignore
-    colours = palette(count)[np.clip(np.where(known, 0, labels), 0, count - 1)]
-    if picture is None:
-        return np.asarray(np.where(known[..., None], 0, colours), dtype=np.uint8)
-    return blend(picture, colours, np.where(known, 0.0, 0.6))
+def draw_labels(labels: NDArray[Any], count: int, picture: Pixels) -> Pixels:
+    """A label map [H, W] of classes 0 to count - 1 in their colours over `picture`."""
+    return blend(picture, palette(count)[np.clip(labels, 0, count - 1)], 0.6)
 
 
-def draw_boxes(picture: Pixels, boxes: Sequence[Sequence[float]], names: Sequence[str] = ()) -> Pixels:
-    """Boxes (x0, y0, x1, y1) in pixels, each in a colour of its own, with names if given."""
+def draw_boxes(picture: Pixels, boxes: Sequence[Sequence[float]]) -> Pixels:
+    """Boxes (x0, y0, x1, y1) in pixels, each in a colour of its own."""
     image = Image.fromarray(picture)
     pen = ImageDraw.Draw(image)
     width = max(round(min(image.size) / 160), 2)
-    for i, box in enumerate(boxes):
-        colour = tuple(int(c) for c in palette(len(boxes))[i])
-        pen.rectangle([float(side) for side in box], outline=colour, width=width)
-        if i < len(names):
-            _write_tag(pen, (float(box[0]), float(box[1])), names[i], colour, image.height)
+    for box, colour in zip(boxes, palette(len(boxes)), strict=True):
+        pen.rectangle([float(side) for side in box], outline=tuple(int(c) for c in colour), width=width)
     return np.array(image)
 
 
@@ -173,13 +163,6 @@ def _fit(pen: ImageDraw.ImageDraw, text: str, width: int, font: Any) -> str:
             cut = cut[:-1]
         lines.append(cut if cut == line else cut + "…")
     return "\n".join(lines)
-
-
-def _write_tag(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, colour: Any, height: int) -> None:
-    font = ImageFont.load_default(max(height / 32, 11))
-    box = pen.textbbox(place, text, font=font)
-    pen.rectangle([box[0], box[1], box[2] + 4, box[3] + 4], fill=colour)
-    pen.text((place[0] + 2, place[1] + 1), text, fill=_PAPER if sum(colour) < 420 else _INK, font=font)
 
 
 def _dot(pen: ImageDraw.ImageDraw, points: NDArray[Any], colours: Pixels, side: int) -> None:

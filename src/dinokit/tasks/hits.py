@@ -69,16 +69,14 @@ class Hits:
         """Write .json, .csv, or the sheet as .jpg or .png. Raises `UserError` for other names."""
         save_hits(path, [self])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_row(self) -> dict[str, Any]:
         """What the JSON file holds."""
         return {"query": printable(self.query), "hits": [self._entry(i) for i in range(len(self))]}
 
-    def lines(self) -> list[str]:
+    def describe(self) -> str:
         """For the terminal: the query, then a line for each hit."""
-        return [
-            printable(self.query),
-            *(f"  {cosine:.3f}  {path}" for cosine, path in zip(self.similarity, self.paths, strict=True)),
-        ]
+        found = zip(self.similarity, self.paths, strict=True)
+        return "\n".join([printable(self.query), *(f"  {cosine:.3f}  {printable(path)}" for cosine, path in found)])
 
     def _entry(self, i: int) -> dict[str, Any]:
         width, height = (int(side) for side in self.sizes[i])
@@ -117,25 +115,25 @@ class PictureGroups:
     def save(self, path: str | Path) -> None:
         """Write .json, .csv (group, path), or the sheet as .jpg or .png. Raises `UserError` for other names."""
         rows = [[str(number), name] for number, group in enumerate(self.groups, 1) for name in group]
-        _save(path, self.draw, self.to_dict(), [["group", "path"], *rows])
+        _save(path, self.draw, self.to_row(), [["group", "path"], *rows])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_row(self) -> dict[str, Any]:
         """What the JSON file holds."""
         return {"threshold": self.threshold, "groups": [list(group) for group in self.groups]}
 
-    def lines(self, removed: int = 0) -> list[str]:
+    def describe(self, removed: int = 0) -> str:
         """For the terminal: a line for each picture, the first of a group at the margin, and how many there are."""
-        named = [("  " if n else "") + path for group in self.groups for n, path in enumerate(group)]
+        named = [("  " if n else "") + printable(path) for group in self.groups for n, path in enumerate(group)]
         said = f"{len(self.groups)} groups, {len(self.extra)} pictures too many"
-        return [*named, f"{said}, {removed} removed" if removed else said]
+        return "\n".join([*named, f"{said}, {removed} removed" if removed else said])
 
 
 def save_hits(path: str | Path, found: Sequence[Hits]) -> None:
     """Write what several searches found into one file; see `Hits.save`. A sheet has as many as can be looked at."""
-    entries = [(one.query, entry) for one in found for entry in one.to_dict()["hits"]]
+    entries = [(one.query, entry) for one in found for entry in one.to_row()["hits"]]
     names = ["path", "similarity", "width", "height", "patches"]
     rows = [[printable(query), *(str(entry.get(name, "")) for name in names)] for query, entry in entries]
-    searches = [one.to_dict() for one in found]
+    searches = [one.to_row() for one in found]
     _save(path, lambda: _below(found), {"searches": searches}, [["query", *names], *rows])
 
 

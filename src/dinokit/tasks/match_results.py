@@ -53,12 +53,12 @@ class Matches:
     def __len__(self) -> int:
         return len(self.points1)
 
-    def __str__(self) -> str:
+    def describe(self) -> str:
         if not len(self):
             return "no matches: the pictures have nothing in common"
         return "1 match" if len(self) == 1 else f"{len(self)} matches"
 
-    def summary(self) -> dict[str, Any]:
+    def to_row(self) -> dict[str, Any]:
         """For JSON: how many matches."""
         return {"matches": len(self)}
 
@@ -93,11 +93,11 @@ class Located:
     def __len__(self) -> int:
         return len(self.asked)
 
-    def __str__(self) -> str:
+    def describe(self) -> str:
         lines = [f"({a:g}, {b:g}) -> ({c:.1f}, {d:.1f}), score {score:.2f}" for a, b, c, d, score in self._rows()]
         return "\n".join(lines)
 
-    def summary(self) -> dict[str, Any]:
+    def to_row(self) -> dict[str, Any]:
         """For JSON: points, a list of [x1, y1, x2, y2, score]."""
         return {"points": [[round(float(value), 3) for value in row] for row in self._rows()]}
 
@@ -144,11 +144,11 @@ class Homography:
         """How many of the matches agree, 0 to 1: below `UNSURE` the homography may well be wrong."""
         return float(self.inliers.mean())
 
-    def __str__(self) -> str:
+    def describe(self) -> str:
         sure = "" if self.share >= UNSURE else ": few, so it may be wrong"
         return f"{self.inliers.sum()} of {len(self.inliers)} matches agree on a homography{sure}"
 
-    def summary(self) -> dict[str, Any]:
+    def to_row(self) -> dict[str, Any]:
         """For JSON: matrix, inliers and matches."""
         return {"matrix": self.matrix.tolist(), "inliers": int(self.inliers.sum()), "matches": len(self.inliers)}
 

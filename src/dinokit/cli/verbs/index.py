@@ -192,7 +192,7 @@ def dedupe(
         found.save(out)
     removed = opened.remove(found.extra) if isinstance(opened, Index) and remove and found.extra else 0
     if json:
-        print_json({**found.to_dict(), "removed": removed})
+        print_json({**found.to_row(), "removed": removed})
         return
-    for line in found.lines(removed):
+    for line in found.describe(removed).splitlines():
         put(line)

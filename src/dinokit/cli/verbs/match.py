@@ -79,6 +79,6 @@ def match(
         result = matcher.homography(first, second) if homography else matcher.predict(first, second)
     result.save(out)
     if json:
-        return print_json(result.summary())
-    for line in (*str(result).splitlines(), f"written to {out}"):
+        return print_json(result.to_row())
+    for line in (*result.describe().splitlines(), f"written to {out}"):
         put(line)
