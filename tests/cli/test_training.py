@@ -7,6 +7,7 @@ from rich.progress import Progress
 
 from dinokit.cli.training import TerminalListener
 from dinokit.data.listing import SkippedFiles
+from dinokit.pretrain.loop import Status
 
 
 def test_names_are_no_markup_and_lines_are_not_wrapped() -> None:
@@ -26,3 +27,12 @@ def test_names_do_not_command_the_terminal() -> None:
         listener.say(line)
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert said == "a.tar/b]0;owned[31m.png is empty\naerror: all is lost.png is empty\n"
+
+
+def test_signs_of_collapse_are_said() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    progress = Progress(console=console, disable=True)
+    listener = TerminalListener(console, progress)
+    listener.task = progress.add_task("training", rate="")
+    listener.trained(Status(80, 0, 1.0, 64.0, 1.0, {"loss": 0.5, "rank": 4.0}, ("features fill only 4.0 directions",)))
+    assert "warning: features fill only 4.0 directions\n" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -252,13 +252,13 @@ def test_the_shapes_of_products_do_not_vary_from_step_to_step(tmp_path: Path) ->
 
 def test_the_monitors_signs_outlive_the_process(tmp_path: Path) -> None:
     run = start(small_recipe(), tmp_path)
-    run.monitor.signs["1"] = 4
+    run.monitor.signs["rank"] = 4
     run.run()
     assert start(small_recipe(), tmp_path).monitor.signs == {}  # healthy features took it back
     run = start(small_recipe(), tmp_path / "other")
     run.train_step()
-    run.step, run.monitor.signs["1"] = 1, 1
+    run.step, run.monitor.signs["rank"] = 1, 1
     run.save()
     again = start(small_recipe(), tmp_path / "other")
-    assert again.monitor.signs == {"1": 1}
+    assert again.monitor.signs == {"rank": 1}
     assert not again.other_pictures

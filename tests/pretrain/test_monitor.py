@@ -1,23 +1,26 @@
 """Collapse is noticed, named, and given time before it counts."""
 
+import re
+
 import pytest
 import torch
 
 from dinokit.pretrain.monitor import GRACE, PATIENCE, CollapseError, Monitor, measure_health
 
 
-def watch(features: torch.Tensor, parts: dict[str, float], steps: int) -> None:
-    monitor = Monitor()
+def watch(features: torch.Tensor, parts: dict[str, float], steps: int) -> list[str]:
+    monitor, said = Monitor(), []
     for step in range(0, steps, 20):
         monitor.see(features)
-        monitor.check(step, parts)
+        said += monitor.check(step, parts)[1]
+    return said
 
 
 HEALTHY = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
 
 
 def test_healthy_features_pass() -> None:
-    watch(HEALTHY, {"student_entropy": 0.9}, 2000)
+    assert watch(HEALTHY, {"student_entropy": 0.9}, 2000) == []
     health = measure_health(HEALTHY)
     assert 20 < health.rank <= 32
     assert 0.9 < health.variance <= 1
@@ -40,7 +43,8 @@ def test_each_kind_of_collapse_is_named_with_a_remedy(features: torch.Tensor, en
     with pytest.raises(CollapseError, match=message) as caught:
         watch(features, {"student_entropy": entropy}, GRACE + PATIENCE + 100)
     assert caught.value.hint
-    watch(features, {"student_entropy": entropy}, GRACE)
+    [said] = [line for line in watch(features, {"student_entropy": entropy}, 100) if message.split()[0] in line]
+    assert re.search(message + r".* at step 80: .*\w", said)
 
 
 def test_a_sign_that_passes_is_forgotten() -> None:
@@ -65,6 +69,7 @@ def test_two_broken_steps_are_forgiven_and_three_are_not() -> None:
 
 
 def test_targets_that_stay_uniform_are_named() -> None:
-    watch(HEALTHY, {"target_entropy": 0.98}, 3000)
+    [said] = watch(HEALTHY, {"target_entropy": 0.98}, 3000)
+    assert "targets say nothing (entropy 0.980 of 1) at step 80" in said
     with pytest.raises(CollapseError, match=r"targets say nothing.*unit_prototypes"):
         watch(HEALTHY, {"target_entropy": 0.98}, 3400)

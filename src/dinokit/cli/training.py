@@ -51,6 +51,8 @@ class TerminalListener:
         line, now = summarize(status), time.monotonic()
         assert self.task is not None
         self.progress.update(self.task, rate=line)
+        for text in status.warnings:
+            self.say(f"warning: {text}")
         if "knn" in status.numbers or (not self.console.is_terminal and now - self.said >= PLAIN_SECONDS):
             self.say(line)
             self.said = now

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -43,6 +44,8 @@ class Dinov3Settings:
     koleo_neighbours: int = 1
     local_weight: float = 1.0
     """Factor on the local-crop part of the DINO loss; the published Gram stage lowers it to 0.5."""
+    centring: Literal["sinkhorn-knopp", "none"] = "sinkhorn-knopp"
+    """How the teacher's scores become targets: balanced over the batch, or by a softmax alone, which collapses."""
     ignore_diagonal: bool = True
     """Do not compare a global view with itself."""
 
@@ -78,10 +81,16 @@ class Dinov3Objective:
     def targets(self, heads: Heads, teacher: Views, now: Values) -> Targets:
         """Shares of prototypes, balanced over the batch: cls [2, B, K], masked [M, K']."""
         logits = heads["dino_head"](teacher.global_cls.flatten(0, 1))  # [2B, K]
-        cls = sinkhorn_knopp(logits, now.teacher_temperature).unflatten(0, teacher.global_cls.shape[:2])
+        cls = self._assign(logits, now.teacher_temperature).unflatten(0, teacher.global_cls.shape[:2])
         if not self.settings.patch_weight:
             return Targets(cls, masked=None)
-        return Targets(cls, sinkhorn_knopp(heads["ibot_head"](teacher.masked_patches), now.teacher_temperature))
+        return Targets(cls, self._assign(heads["ibot_head"](teacher.masked_patches), now.teacher_temperature))
+
+    def _assign(self, logits: Tensor, temperature: float) -> Tensor:
+        """Scores [N, K] -> shares of prototypes [N, K], rows sum to 1."""
+        if self.settings.centring == "none":
+            return (logits.float() / temperature).softmax(dim=-1)
+        return sinkhorn_knopp(logits, temperature)
 
     def losses(self, heads: Heads, student: StudentViews, targets: Targets, now: Values) -> Losses:
         """Weighted sum of the DINO terms, by their numbers of pairs of views, of iBOT, and of KoLeo per global view."""

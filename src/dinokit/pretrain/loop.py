@@ -51,6 +51,8 @@ class Status:
     images_per_second: float
     seconds_per_step: float
     numbers: dict[str, float]
+    warnings: tuple[str, ...] = ()
+    """Signs of collapse that are new, with their remedies."""
 
 
 class Pretraining:
@@ -214,17 +216,20 @@ class Pretraining:
         )
 
     def _log(self, parts: dict[str, float], rate: float) -> Status:
-        health = self.monitor.check(self.step, parts)
+        health, warnings = self.monitor.check(self.step, parts)
         numbers = {**parts, "rank": health.rank, "variance": health.variance}
         if self.probe is not None and (self.step % self.recipe.run.probe_every == 0 or self.finished):
             numbers["knn"] = self.measure_knn(self.probe)
-        status = Status(self.step, self.steps, self.seconds, rate, self.recipe.run.batch / rate, numbers)
-        line: dict[str, float] = {
+        pace = self.recipe.run.batch / rate
+        status = Status(self.step, self.steps, self.seconds, rate, pace, numbers, tuple(warnings))
+        line: dict[str, Any] = {
             "step": self.step,
             "seconds": round(self.seconds, 1),
             "images_per_second": round(rate, 1),
         }
         line |= {key: float(f"{value:.5g}") for key, value in numbers.items()}
+        if warnings:
+            line["warnings"] = warnings
         with open(self.run_folder / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         return status

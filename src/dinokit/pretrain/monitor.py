@@ -2,13 +2,15 @@
 
 Features collapse in two ways: all pictures get the same feature (no variance), or features fill only a few
 directions (low rank; RankMe, Garrido et al. 2023). Prototypes collapse when few of them get all pictures (low
-entropy of the student's assignments). Each is given time, since a network starts with nearly equal features.
+entropy of the student's assignments), or say nothing when each target is spread over all of them. A sign is said as
+soon as it was seen twice in a row; the run is ended where it is clear and lasts.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,18 +20,64 @@ from torch import Tensor
 from dinokit.errors import UserError
 
 PATIENCE = 200
-"""Steps in a row for which a sign of collapse must last."""
+"""Steps in a row for which a clear sign of collapse must last to end the run."""
 GRACE = 300
-"""Steps from the start, or the warm-up if that is longer, in which no sign counts but numbers that are not finite."""
+"""Steps from the start, or the warm-up if that is longer, in which no sign ends it but numbers that are not finite."""
+EARLIEST = 60
+"""Step from which on signs are said: a network starts with nearly equal features."""
 UNIFORM_GRACE = 3000
-"""Steps in which targets may be uniform: prototypes begin so."""
-MOST_TARGET_ENTROPY = 0.97
-LEAST_RANK = 3.0
-LEAST_VARIANCE = 1e-3
-LEAST_ENTROPY = 0.15
+"""Steps in which uniform targets end no run: prototypes begin so."""
 WINDOW = 512
 """Features of the latest pictures that rank and variance are measured on."""
 MOST_BROKEN_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Something about a run that shows its collapse."""
+
+    name: str
+    seen: str
+    """In words, with the number."""
+    remedy: str
+    worrying: bool
+    clear: bool
+
+
+def signs_of(health: Health, parts: Mapping[str, float], step: int) -> Iterator[Sign]:
+    """What could be wrong, judged by the features' health and the parts of the loss."""
+    variance, rank = health.variance, health.rank
+    used, spread = parts.get("student_entropy", 1.0), parts.get("target_entropy", 0.0)
+    yield Sign(
+        "variance",
+        f"features of different pictures are the same (variance {variance:.1e})",
+        "lower optimizer.lr by a factor of 10 or raise optimizer.warmup; with prototypes, lower "
+        "dinov3.teacher_temperature_end",
+        variance < 0.02,
+        variance < 1e-3,
+    )
+    yield Sign(
+        "rank",
+        f"features fill only {rank:.1f} directions",
+        "raise coding_rate.expansion_weight or dinov3.koleo_weight, or lower optimizer.lr",
+        rank < 8,
+        rank < 3,
+    )
+    yield Sign(
+        "use",
+        f"few prototypes get all pictures (entropy {used:.2f} of 1)",
+        "set dinov3.centring=sinkhorn-knopp, lower optimizer.lr, or lower dinov3.teacher_temperature_end to 0.04",
+        used < 0.4,
+        used < 0.15,
+    )
+    yield Sign(
+        "targets",
+        f"the teacher's targets say nothing (entropy {spread:.3f} of 1)",
+        "lower dinov3.teacher_temperature and its _end to 0.04, set dinov3.unit_prototypes=true, or use fewer "
+        "prototypes",
+        spread > 0.97,
+        spread > 0.97 and step > UNIFORM_GRACE,
+    )
 
 
 class CollapseError(UserError):
@@ -66,7 +114,9 @@ class Monitor:
         self._grace = max(GRACE, grace)
         self._broken = 0
         self.signs: dict[str, int] = {}
-        """The step at which each sign of collapse that is there now was seen first."""
+        """The step at which each clear sign of collapse that is there now was seen first."""
+        self._worries: dict[str, int] = {}
+        """How often in a row each worrying sign was seen."""
         self.lost = False
         """Whether the run was ended by the monitor: its latest state is not worth keeping."""
 
@@ -96,33 +146,23 @@ class Monitor:
         while sum(map(len, self._features)) - len(self._features[0]) >= WINDOW:
             self._features.popleft()
 
-    def check(self, step: int, parts: dict[str, float]) -> Health:
-        """Measure the health of the features; a sign of collapse that lasts ends the run."""
+    def check(self, step: int, parts: Mapping[str, float]) -> tuple[Health, list[str]]:
+        """The health of the features, and warnings: signs of collapse that were seen twice now, with their remedies.
+
+        A clear sign that lasts ends the run.
+        """
         health = measure_health(torch.cat(list(self._features)))
-        signs = {
-            f"features of different pictures are the same (variance {health.variance:.1e})": (
-                health.variance < LEAST_VARIANCE,
-                "raise optimizer.warmup or lower optimizer.lr; with prototypes, lower dinov3.teacher_temperature_end",
-            ),
-            f"features fill only {health.rank:.1f} directions": (
-                health.rank < LEAST_RANK,
-                "raise coding_rate.expansion_weight or dinov3.koleo_weight, or lower optimizer.lr",
-            ),
-            f"few prototypes get all pictures (entropy {parts.get('student_entropy', 1.0):.2f} of 1)": (
-                parts.get("student_entropy", 1.0) < LEAST_ENTROPY,
-                "lower optimizer.lr, or lower dinov3.teacher_temperature_end to 0.04",
-            ),
-            f"the teacher's targets say nothing (entropy {parts.get('target_entropy', 0.0):.3f} of 1)": (
-                parts.get("target_entropy", 0.0) > MOST_TARGET_ENTROPY and step > UNIFORM_GRACE,
-                "set dinov3.unit_prototypes=true, lower dinov3.teacher_temperature to 0.04, or use fewer prototypes",
-            ),
-        }
-        for index, (sign, (seen, remedy)) in enumerate(signs.items()):
-            if not seen or step <= self._grace:
-                self.signs.pop(str(index), None)
+        warnings = []
+        for sign in signs_of(health, parts, step):
+            if step >= EARLIEST:
+                self._worries[sign.name] = self._worries.get(sign.name, 0) + 1 if sign.worrying else 0
+                if self._worries[sign.name] == 2:
+                    warnings.append(f"{sign.seen} at step {step}: {sign.remedy}")
+            if not sign.clear or step <= self._grace:
+                self.signs.pop(sign.name, None)
                 continue
-            first = self.signs.setdefault(str(index), step)
+            first = self.signs.setdefault(sign.name, step)
             if step - first >= PATIENCE:
                 self.lost = True
-                raise CollapseError(f"collapse at step {step}: {sign} for {step - first} steps", remedy)
-        return health
+                raise CollapseError(f"collapse at step {step}: {sign.seen} for {step - first} steps", sign.remedy)
+        return health, warnings
