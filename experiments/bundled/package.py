@@ -16,20 +16,24 @@ from safetensors.torch import load_file
 from dinokit.checkpoints.load import bundled_folder, load_model
 from dinokit.checkpoints.save import save_model, save_tensors
 from dinokit.pretrain.checkpointing import HEADS
+from dinokit.pretrain.recipe_file import read_toml
 from dinokit.report.run_page import curves_svg, read_log
 
 HERE = Path(__file__).resolve().parent
 NAME = "dinokit_vitt16"
+STEP = 64
+"""Pictures of a step of the joined log."""
 
 
 def join_logs(runs: Sequence[Path]) -> list[dict[str, float]]:
-    """The logs one after another, steps and seconds counted on."""
+    """The logs one after another, steps and seconds counted on; a step of 128 pictures counts for two."""
     joined: list[dict[str, float]] = []
     for run in runs:
         before = joined[-1] if joined else {"step": 0, "seconds": 0}
+        pictures = read_toml((run / "recipe.toml").read_text(), str(run))["run"]["batch"]
         for line in read_log(run / "log.jsonl"):
-            counted = {key: round(before[key] + line[key], 1) for key in ("step", "seconds")}
-            joined.append({**line, **counted})
+            step = before["step"] + line["step"] * pictures / STEP
+            joined.append({**line, "step": round(step, 1), "seconds": round(before["seconds"] + line["seconds"], 1)})
     return joined
 
 

@@ -36,7 +36,7 @@ _VIT_7B = _published(
 
 NETWORKS: MappingProxyType[str, Spec] = MappingProxyType(
     {
-        "dinokit_vitt16": _published(192, 12, 3, 768),
+        "dinokit_vitt16": _published(192, 12, 3, 768, registers=0),  # they were half of the tokens of small crops
         "dinov3_vits16": _published(384, 12, 6, 1536),
         "dinov3_vits16plus": _published(384, 12, 6, _swiglu_hidden(384, 6, 8), **_GATED),
         "dinov3_vitb16": _published(768, 12, 12, 3072),
