@@ -1,5 +1,6 @@
 """Depth maps: every format gives the same metres, and what is wrong with one is said with its name."""
 
+import struct
 import warnings
 from pathlib import Path
 
@@ -83,6 +84,15 @@ def test_damaged_exr_is_an_error_and_nothing_else() -> None:
             assert read_exr(bytes(changed)).ndim == 2
         except UnreadableError:
             continue
+
+
+def test_exr_that_would_unpack_to_far_more_is_refused() -> None:
+    content, one = write_depth(METRES, ".exr"), b"Y\0" + struct.pack("<i4xii", 2, 1, 1) + b"\0"
+    many = b"".join(name + b"\0" + struct.pack("<i4xii", 2, 1, 1) for name in (b"Z", *[b"c"] * 5000)) + b"\0"
+    start = b"channels\0chlist\0"
+    bomb = content.replace(start + struct.pack("<i", len(one)) + one, start + struct.pack("<i", len(many)) + many)
+    with pytest.raises(UnreadableError, match="has 5001 channels of 8 px a row"):
+        read_exr(bomb)
 
 
 def test_pfm_of_both_byte_orders_stands_upright(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from dinokit.inference import vectors
 from dinokit.inference.backbone import Backbone, load
 from dinokit.inference.embed import EmbedSettings, embed_pictures
 from dinokit.tasks import retrieve
+from dinokit.tasks.hits import Hits, save_hits
 from dinokit.tasks.retrieve import Collection
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -279,3 +280,22 @@ def test_other_models_and_impossible_numbers_are_refused(table: Path, backbone: 
         collection.nearest(np.zeros((1, 5)), 1)
     with pytest.raises(UserError, match=r"nothing\.jpg is not found"):
         collection.search("nothing.jpg")
+
+
+def test_a_sheet_of_many_searches_has_a_bound(tmp_path: Path) -> None:
+    dot, numbers = np.zeros((4, 4, 3), np.uint8), np.zeros(1, np.float32)
+    found = [
+        Hits(f"{n}.jpg", dot, ("gone.jpg",), numbers, np.ones((1, 2), np.int32), numbers, tmp_path) for n in range(200)
+    ]
+    save_hits(tmp_path / "sheet.jpg", found)
+    save_hits(tmp_path / "all.csv", found)
+    with Image.open(tmp_path / "sheet.jpg") as sheet:
+        assert 20_000 < sheet.height < 22_000
+    assert len((tmp_path / "all.csv").read_text().splitlines()) == 201
+
+
+def test_a_sheet_of_many_hits_has_a_bound(tmp_path: Path) -> None:
+    count = 1000
+    numbers, sizes = np.zeros(count, np.float32), np.ones((count, 2), np.int32)
+    hits = Hits("q.jpg", np.zeros((4, 4, 3), np.uint8), ("gone.jpg",) * count, numbers, sizes, numbers, tmp_path)
+    assert hits.draw().shape[0] < 6000
