@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from benchmarks.tasks.models import run_alone
-from dinokit.data.masks import IGNORE, name_classes, read_masks
+from dinokit.data.masks import IGNORE, Masks, name_classes
 from dinokit.data.pairs import Pairs, open_pairs
 from dinokit.heads.fit import FitSettings
 from dinokit.heads.segmentation_scores import ConfusionMatrix
-from dinokit.images.read import read
 from dinokit.inference.backbone import Backbone
 from dinokit.tasks.segment import Segmenter
 
@@ -57,7 +56,7 @@ def _fit(backbone: Backbone, folder: Path, seed: int) -> tuple[float, float]:
 def _colour_and_position(folder: Path, seed: int) -> tuple[float, float]:
     """Gradient-boosted trees on a pixel's colour, the colours around it and its place."""
     train, checked = open_pairs(folder / "train"), open_pairs(folder / "val")
-    masks, generator = read_masks(train), np.random.default_rng(seed)
+    masks, generator = Masks(train), np.random.default_rng(seed)
     inputs, labels = [], []
     for i, mask in enumerate(masks):
         known = np.flatnonzero(mask.ravel() != IGNORE)
@@ -66,9 +65,9 @@ def _colour_and_position(folder: Path, seed: int) -> tuple[float, float]:
         labels.append(mask.ravel()[drawn])
     trees = HistGradientBoostingClassifier(random_state=seed)
     trees.fit(np.concatenate(inputs), np.concatenate(labels))
-    names = name_classes(train, masks)
+    names = name_classes(masks)
     matrix = ConfusionMatrix(len(names))
-    for i, mask in enumerate(read_masks(checked)):
+    for i, mask in enumerate(Masks(checked)):
         coarse = _describe(checked, i)[::4, ::4]
         found = trees.predict(coarse.reshape(-1, 8)).reshape(coarse.shape[:2])
         whole = found.repeat(4, axis=0).repeat(4, axis=1)[: mask.shape[0], : mask.shape[1]]
@@ -79,7 +78,7 @@ def _colour_and_position(folder: Path, seed: int) -> tuple[float, float]:
 
 def _describe(pairs: Pairs, i: int) -> NDArray[np.float32]:
     """[H, W, 8]: colour, mean colour of 17 x 17 pixels, and place from 0 to 1."""
-    picture = read(pairs.paths[i]).astype(np.float32)
+    picture = pairs.decoded(3)[i].astype(np.float32)
     height, width = picture.shape[:2]
     around = np.pad(picture, ((8, 9), (8, 9), (0, 0)), mode="edge").cumsum(0).cumsum(1)
     mean = (around[17:, 17:] - around[:-17, 17:] - around[17:, :-17] + around[:-17, :-17]) / 289

@@ -43,7 +43,7 @@ def test_areas_are_those_that_the_file_states(coco: Path) -> None:
 def test_every_pixel_has_one_class(coco: Path) -> None:
     pairs = open_pairs(coco)
     assert pairs.class_names[:2] == ("background", "person")
-    place = [path.stem for path in pairs.paths].index("000000126107")
+    place = [Path(pairs.place(i)).stem for i in range(len(pairs))].index("000000126107")
     mask = read_mask(pairs, place)
     names = {pairs.class_names[value] for value in np.unique(mask) if value != IGNORE}
     assert {"background", "bird"} <= names

@@ -17,6 +17,7 @@ from dinokit.data.track import silent
 from dinokit.errors import UserError
 from dinokit.images.exr import read_exr
 from dinokit.images.kinds import UnreadableError
+from dinokit.images.maps import MapFile
 
 LIMITS = (0.001, 10.0)
 METRES = np.linspace(0.5, 4, 6 * 8, dtype=np.float32).reshape(6, 8)
@@ -37,7 +38,7 @@ def put(folder: Path, name: str, content: np.ndarray | bytes) -> Path:
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_what_is_written_is_read(ending: str, tmp_path: Path) -> None:
     path = put(tmp_path, f"map{ending}", write_depth(METRES, ending))
-    assert np.abs(read_depth(path, LIMITS) - METRES).max() <= (0.0005 if ending == ".png" else 0)
+    assert np.abs(read_depth(MapFile.of(path), LIMITS) - METRES).max() <= (0.0005 if ending == ".png" else 0)
 
 
 @given(arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.floats(0, 1e6, width=32)))
@@ -98,18 +99,18 @@ def test_exr_that_would_unpack_to_far_more_is_refused() -> None:
 def test_pfm_of_both_byte_orders_stands_upright(tmp_path: Path) -> None:
     for start, order in zip(TALL, "<>", strict=True):
         path = put(tmp_path, "map.pfm", start + METRES[::-1].astype(f"{order}f4").tobytes())
-        assert np.array_equal(read_depth(path, LIMITS), METRES)
+        assert np.array_equal(read_depth(MapFile.of(path), LIMITS), METRES)
 
 
 def test_unknown_depth_is_zero(tmp_path: Path) -> None:
     values = METRES.copy()
     values[0, :4] = [0, np.nan, np.inf, 11]
-    assert np.array_equal(read_depth(put(tmp_path, "map.npy", values), LIMITS)[0, :4], [0, 0, 0, 0])
+    assert np.array_equal(read_depth(MapFile.of(put(tmp_path, "map.npy", values)), LIMITS)[0, :4], [0, 0, 0, 0])
 
 
 def test_outdoor_depths_need_another_range(tmp_path: Path) -> None:
     path = put(tmp_path, "map.npy", METRES * 1000)
-    assert read_depth(path, (1, 5000)).max() == 4000
+    assert read_depth(MapFile.of(path), (1, 5000)).max() == 4000
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,7 @@ def test_outdoor_depths_need_another_range(tmp_path: Path) -> None:
 def test_a_wrong_map_is_named(name: str, content: np.ndarray | bytes, said: str, tmp_path: Path) -> None:
     path = put(tmp_path, name, content)
     with pytest.raises(UserError, match=said) as caught:
-        read_depth(path, LIMITS)
+        read_depth(MapFile.of(path), LIMITS)
     assert str(path) in str(caught.value)
 
 
@@ -158,7 +159,7 @@ def test_maps_without_depth_are_left_out_and_said(tmp_path: Path) -> None:
         warnings.simplefilter("always")
         depths = Depths(open_pairs(folder, DEPTHS), LIMITS, silent)
     assert len(depths) == 2
-    assert [path.stem for path in depths.pairs.paths] == ["a", "c"]
+    assert [Path(depths.pairs.place(i)).stem for i in range(2)] == ["a", "c"]
     assert np.array_equal(depths[1], METRES * 2)
     assert "b.npy left out" in str(said[0].message)
 

@@ -19,6 +19,7 @@ from dinokit.errors import UserError
 from dinokit.heads.dpt import DPTShape
 from dinokit.heads.fit import FitSettings
 from dinokit.images.depth_picture import draw_depth
+from dinokit.images.maps import MapFile
 from dinokit.inference.cache import FeatureCache
 from dinokit.tasks.depth import Depth, DepthEstimator
 
@@ -51,7 +52,7 @@ def estimator(backbone: dinokit.Backbone, data: Path, cache: FeatureCache) -> De
 
 def constant_error(data: Path) -> float:
     """The mean RMSE of the best single depth."""
-    maps = [read_depth(path, LIMITS) for path in sorted((data / "depth").iterdir())]
+    maps = [read_depth(MapFile.of(path), LIMITS) for path in sorted((data / "depth").iterdir())]
     mean = np.concatenate([depth[depth > 0] for depth in maps]).mean()
     return float(np.mean([np.sqrt(((depth[depth > 0] - mean) ** 2).mean()) for depth in maps]))
 
@@ -99,7 +100,7 @@ def test_a_result_is_written_in_metres_of_its_picture(estimator: DepthEstimator,
         LIMITS[0] <= result.metres()["least"] <= result.metres()["median"] <= result.metres()["greatest"] <= LIMITS[1]
     )
     result.save(tmp_path / f"depth{ending}")
-    assert np.abs(read_depth(tmp_path / f"depth{ending}", (0.01, 10)) - result.depth).max() <= 0.0006
+    assert np.abs(read_depth(MapFile.of(tmp_path / f"depth{ending}"), (0.01, 10)) - result.depth).max() <= 0.0006
 
 
 def test_near_is_bright(estimator: DepthEstimator) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +20,7 @@ from dinokit.data.track import Track
 from dinokit.errors import UserError
 from dinokit.images.exr import read_exr, write_exr
 from dinokit.images.kinds import UnreadableError
-from dinokit.images.maps import read_map
-from dinokit.images.read import read_file, size
+from dinokit.images.maps import MapFile, read_map
 
 DepthMap = NDArray[np.float32]
 """Metres [H, W], 0 where nothing is known."""
@@ -55,12 +53,12 @@ class Depths(Sequence[DepthMap]):
         return self._held[i]
 
 
-def read_depth(path: Path, limits: tuple[float, float]) -> DepthMap:
+def read_depth(file: MapFile, limits: tuple[float, float]) -> DepthMap:
     """The depth in metres [H, W]; 0 where it is unknown or not between the limits.
 
     Raises `UserError` naming the file: unreadable, of 8 bits, negative, or in what looks like the wrong unit.
     """
-    stored = _read_exr(path) if path.suffix.lower() == ".exr" else read_map(path)
+    path, stored = file.name, _read_exr(file) if file.ending == ".exr" else read_map(file)
     whole = stored.dtype.kind != "f"
     if whole and stored.dtype.itemsize < 2:
         what = f"{path} has 8 bits, and 256 steps are too few for depth"
@@ -100,7 +98,7 @@ def write_depth(metres: DepthMap, ending: str) -> bytes:
     return content.getvalue()
 
 
-def _check_unit(path: Path, median: float, whole: bool, most: float) -> None:
+def _check_unit(path: str, median: float, whole: bool, most: float) -> None:
     """Raise `UserError` for numbers that make sense only in the other unit."""
     if whole and median <= min(most, _PER_METRE / 10):
         what = f"{path} has whole numbers around {median:g}, which look like metres"
@@ -111,19 +109,16 @@ def _check_unit(path: Path, median: float, whole: bool, most: float) -> None:
 
 
 def _read_for_picture(pairs: Pairs, i: int, limits: tuple[float, float]) -> DepthMap:
-    depth = read_depth(pairs.maps[i], limits)
-    height, width = size(pairs.paths[i])
-    if depth.shape != (height, width):
-        what = f"{pairs.maps[i]} is {depth.shape[1]} x {depth.shape[0]} px, its picture {width} x {height}"
-        raise UserError(what, "give maps of the picture's size")
+    depth = read_depth(pairs.map_file(i), limits)
+    pairs.check_size(i, depth.shape)
     return depth
 
 
-def _read_exr(path: Path) -> DepthMap:
+def _read_exr(file: MapFile) -> DepthMap:
     try:
-        return read_exr(read_file(path))
+        return read_exr(file.load())
     except UnreadableError as problem:
-        raise UserError(f"{path} {problem.finding.reason}", problem.finding.hint) from None
+        raise UserError(f"{file.name} {problem.finding.reason}", problem.finding.hint) from None
 
 
 def _report(pairs: Pairs, known: Sequence[int], limits: tuple[float, float]) -> None:
@@ -134,5 +129,5 @@ def _report(pairs: Pairs, known: Sequence[int], limits: tuple[float, float]) -> 
     if empty:
         first = next(i for i in range(len(pairs)) if i not in known)
         others = f" and {empty - 1} more" if empty > 1 else ""
-        what = f"{pairs.maps[first]}{others} left out: no depth {between}"
+        what = f"{pairs.map_file(first).name}{others} left out: no depth {between}"
         warnings.warn(what, stacklevel=3)

@@ -50,7 +50,7 @@ def read_mask(pairs: Pairs, i: int, ignore: int = IGNORE) -> Mask:
     """
     values = pairs.read_map(i, ignore)
     if values.dtype.kind == "f" or values.min() < 0 or (values[values != ignore] >= IGNORE).any():
-        what = f"{pairs.maps[i]} has values from {values.min()} to {values.max()}"
+        what = f"{pairs.map_file(i).name} has values from {values.min()} to {values.max()}"
         raise UserError(what, f"classes are whole numbers from 0 to {IGNORE - 1}, {IGNORE} counts for nothing")
     ignored = [n for n, name in enumerate(pairs.class_names) if name.lower() in _IGNORED_NAMES]
     return np.where(np.isin(values, [ignore, *ignored]), IGNORE, values).astype(np.uint8)
@@ -76,5 +76,6 @@ def check_classes(masks: Masks, count: int) -> None:
     for i, pixels in enumerate(masks.counts):
         strange = np.flatnonzero(pixels[count:IGNORE]) + count
         if len(strange):
-            what = f"{masks.pairs.maps[i]} has the class {strange[0]}, which the masks of the training do not have"
+            where = masks.pairs.map_file(i).name
+            what = f"{where} has the class {strange[0]}, which the masks of the training do not have"
             raise UserError(what, "give both sets the same classes")

@@ -9,7 +9,7 @@ base name).
 
 import os
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from dinokit.data.listing import SkippedFiles
@@ -28,11 +28,16 @@ class Shards:
 
     `classes` come from `classes.txt` beside the shards (a line a class, its last tab-separated column the
     name) or are the labels as text. Unusable members and shards are noted in `skipped`. Raises `UserError`
-    naming the shard when it is missing or too large to keep in memory, and when no shard has a picture.
+    naming the shard when it is missing or too large to keep in memory, and when no shard has a picture. beside:
+    endings of members that belong to the picture of their key, such as mask.png: its companion.
     """
 
     def __init__(
-        self, paths: Sequence[str | os.PathLike[str]], name: str = "", skipped: SkippedFiles | None = None
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        name: str = "",
+        skipped: SkippedFiles | None = None,
+        beside: Collection[str] = (),
     ) -> None:
         self.paths = [Path(path) for path in paths]
         self.name = name or ", ".join(str(path) for path in self.paths)
@@ -40,10 +45,12 @@ class Shards:
         self._keys: list[str] = []
         self._members: list[tuple[int, Member]] = []
         self._labels: list[int] = []
+        self._beside = beside
+        self._companions: list[Member | None] = []
         broken: list[str] = []
         in_memory = 0
         for number, path in enumerate(self.paths):
-            index = index_tar(path, _wanted, MAX_IN_MEMORY - in_memory)
+            index = index_tar(path, self._wanted, MAX_IN_MEMORY - in_memory)
             in_memory += index.bytes_in_memory
             self._add(number, index)
             broken.extend(f"{path} {reason}" for name, reason in index.problems if not name)
@@ -75,6 +82,29 @@ class Shards:
         number, member = self._members[i]
         return member.read(self.paths[number])
 
+    def has_companion(self, i: int) -> bool:
+        """Whether picture `i` has one."""
+        return self._companions[i] is not None
+
+    def companion_place(self, i: int) -> str:
+        """Where the companion of picture `i` lies: SHARD.tar/MEMBER."""
+        companion = self._companions[i]
+        assert companion is not None
+        return f"{self.paths[self._members[i][0]].as_posix()}/{companion.name}"
+
+    def read_companion(self, i: int) -> bytes:
+        """The bytes of the companion of picture `i`; raises `ReadError` when the shard has changed."""
+        companion = self._companions[i]
+        assert companion is not None
+        return companion.read(self.paths[self._members[i][0]])
+
+    def _wanted(self, name: str) -> bool:
+        """Say whether a member is a picture, a label or a companion; hidden files have an empty key."""
+        key, extension = split_key(name)
+        return bool(posixpath.basename(key)) and (
+            extension == "cls" or extension in _EXTENSIONS or extension in self._beside
+        )
+
     def _add(self, number: int, index: TarIndex) -> None:
         """Take in the pictures and labels of one indexed shard."""
         path = self.paths[number]
@@ -82,10 +112,13 @@ class Shards:
             self.skipped.add(f"{path}/{name}" if name else str(path), reason)
         labels: dict[str, int] = {}
         pictures: dict[str, Member] = {}
+        companions: dict[str, Member] = {}
         for member in index.members:
             key, extension = split_key(member.name)
             if extension == "cls":
                 labels[key] = self._parse_label(member, path)
+            elif extension in self._beside:
+                companions[key] = member
             elif key in pictures:
                 self.skipped.add(f"{path}/{member.name}", "has the key of an earlier picture")
             else:
@@ -94,6 +127,7 @@ class Shards:
             self._keys.append(key)
             self._members.append((number, member))
             self._labels.append(labels.get(key, -1))
+            self._companions.append(companions.get(key))
 
     def _parse_label(self, member: Member, path: Path) -> int:
         """Return the label in a .cls member, -1 (and a note) where there is none."""
@@ -134,9 +168,3 @@ def split_key(name: str) -> tuple[str, str]:
     folder, base = posixpath.split(posixpath.normpath(name))
     key, _, extension = base.partition(".")
     return posixpath.join(folder, key), extension.lower()
-
-
-def _wanted(name: str) -> bool:
-    """Say whether a member is a picture or a label; hidden files have an empty key."""
-    key, extension = split_key(name)
-    return bool(posixpath.basename(key)) and (extension == "cls" or extension in _EXTENSIONS)

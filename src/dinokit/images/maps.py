@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,14 +25,34 @@ from dinokit.images.read import read_file
 _ONE_CHANNEL = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "F")
 
 
-def read_map(path: str | os.PathLike[str]) -> NDArray[Any]:
+@dataclass(frozen=True)
+class MapFile:
+    """A map as it lies: a file, or a member of a shard."""
+
+    name: str
+    """Its path, or SHARD.tar/MEMBER; the ending says what it is."""
+    load: Callable[[], bytes]
+    """Its bytes; raises `ReadError`."""
+
+    @staticmethod
+    def of(path: str | os.PathLike[str]) -> MapFile:
+        """The file at `path`."""
+        return MapFile(Path(path).as_posix(), partial(read_file, path))
+
+    @property
+    def ending(self) -> str:
+        """Such as .png, in lower case."""
+        return Path(self.name).suffix.lower()
+
+
+def read_map(file: MapFile) -> NDArray[Any]:
     """The values [H, W] of an indexed or one-channel picture, or of an array in an .npy file; numbers as stored.
 
     Raises `UserError` naming the file: unreadable, of colours, too large, or no array of numbers [H, W].
     """
-    if os.fspath(path).lower().endswith(".npy"):
-        return _read_array(path)
-    data = read_file(path)
+    path, data = file.name, file.load()
+    if file.ending == ".npy":
+        return _read_array(path, data)
     try:
         with Image.open(io.BytesIO(data)) as image:
             check_size(image.height, image.width)
@@ -45,13 +69,13 @@ def read_map(path: str | os.PathLike[str]) -> NDArray[Any]:
     return values.astype(np.uint8) if values.dtype == bool else values
 
 
-def _read_array(path: str | os.PathLike[str]) -> NDArray[Any]:
+def _read_array(path: str, data: bytes) -> NDArray[Any]:
     try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        values = np.load(io.BytesIO(data), allow_pickle=False)
     except (OSError, ValueError, EOFError) as problem:
         raise UserError(f"{path} cannot be read ({str(problem).splitlines()[0][:120]})", "make the file anew") from None
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "iuf":
         raise UserError(f"{path} is no array of numbers [H, W]", "store one number a pixel")
     if not 0 < values.size <= MAX_PIXELS:
         raise UserError(f"{path} has {values.shape[1]} x {values.shape[0]} values", f"give 1 to {MAX_PIXELS:,}")
-    return np.array(values)
+    return values

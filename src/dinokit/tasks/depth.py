@@ -163,7 +163,7 @@ class DepthEstimator(PictureTask[Depth]):
         """
         limits = self.plan.bins.range
         depths = Depths(open_pairs(data, DEPTHS), limits, track)
-        results = self.predict_each([path.as_posix() for path in depths.pairs.paths])
+        results = self.predict_each(depths.pairs.decoded(self.backbone.spec.in_channels))
         scores = []
         for true, result in track(zip(depths, results, strict=True), len(depths), "estimating depth"):
             scores.append(score_depth(result.depth, true, limits, align))

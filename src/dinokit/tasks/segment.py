@@ -157,7 +157,7 @@ class Segmenter(PictureTask[Segmentation]):
         check_classes(masks, len(self.classes))
         if not masks.counts[:, :IGNORE].any():
             raise UserError(f"the masks of {data} have no labelled pixel", "give masks with classes")
-        results = self.predict_each([path.as_posix() for path in masks.pairs.paths])
+        results = self.predict_each(masks.pairs.decoded(self.backbone.spec.in_channels))
         for mask, result in track(zip(masks, results, strict=True), len(masks), "segmenting"):
             matrix.add(mask, result.labels, IGNORE)
         return matrix.score(self.classes)
