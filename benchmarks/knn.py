@@ -3,13 +3,17 @@
     python -m benchmarks.knn [--model MODEL] [--sizes 128 160 192]
 
 Weighted kNN (k = 20, T = 0.07); linear: logistic regression on standardised tokens. The reading size and the
-regression's strength are chosen on a tenth of the training pictures held out, never on the validation part.
+regression's strength are chosen on a tenth of the training pictures held out, never on the validation part. Rows that
+are in the results already, of the same weights, are not measured again.
 """
 
 import argparse
+import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -20,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.data import data_folder
 from benchmarks.gradients import SIDE, describe
-from benchmarks.results import show, write
+from benchmarks.results import RESULTS, show, write
 from dinokit.backbones.catalog import NETWORKS
 from dinokit.data.listing import SkippedFiles
 from dinokit.data.mixture import permutation
@@ -53,6 +57,8 @@ class Row:
     knn: float
     linear: float
     strength: float
+    weights: str = ""
+    """First letters of the hash of the model's weights."""
 
 
 def pixel_features(pattern: Path) -> Labelled:
@@ -102,11 +108,12 @@ def choose_strength(bank: Labelled) -> float:
     return best
 
 
-def evaluate(data: str, features: str, size: int, bank: Labelled, queries: Labelled) -> Row:
-    """Both accuracies of one kind of features on one data set."""
+def evaluate(data: str, features: str, size: int, weights: str, describe: Callable[[Path], Labelled]) -> Row:
+    """Both accuracies of one kind of features, as `describe` gives them for the pictures at a path, on one data set."""
+    bank, queries = (describe(data_folder() / part) for part in SETS[data])
     strength = choose_strength(bank)
     knn = knn_accuracy(bank, queries).top1
-    return Row(data, features, size, knn, linear_accuracy(bank, queries, strength), strength)
+    return Row(data, features, size, knn, linear_accuracy(bank, queries, strength), strength, weights)
 
 
 def choose_size(model: str, pattern: Path, sizes: Sequence[int]) -> int:
@@ -123,23 +130,36 @@ def choose_size(model: str, pattern: Path, sizes: Sequence[int]) -> int:
 
 def run(model: str, sizes: Sequence[int], sets: Sequence[str]) -> list[Row]:
     """All rows: raw pixels, gradients, random weights of the same network (if the catalogue has it), the model."""
-    folder = data_folder()
     network = load(model).info.name
-    random = [f"random:{network}"] if network in NETWORKS else []
-    if not random:
+    names = [*([f"random:{network}"] if network in NETWORKS else []), model]
+    weights = {name: load(name).info.weights_sha256[:12] for name in names}
+    if len(names) == 1:
         print(f"{model} is called {network}, which the catalogue does not know: no row of random weights", flush=True)
-    chosen = {name: choose_size(name, folder / SETS["imagenette"][0], sizes) for name in (*random, model)}
-    rows = []
-    for data in sets:
-        train, test = (folder / part for part in SETS[data])
-        rows.append(evaluate(data, "raw pixels", PIXEL_SIDE, pixel_features(train), pixel_features(test)))
-        rows.append(evaluate(data, "HOG + colours", SIDE, gradient_features(train), gradient_features(test)))
-        for name, size in chosen.items():
-            found = (token_features(name, part, size) for part in (train, test))
-            rows.append(evaluate(data, name, size, *found))
-        for row in rows[-2 - len(chosen) :]:
-            print(row, flush=True)
-    return rows
+    rows, chosen = {(row.data, row.features, row.weights): row for row in done()}, dict[str, int]()
+    kinds = [("raw pixels", ""), ("HOG + colours", ""), *weights.items()]
+    for data, (features, own) in product(sets, kinds):
+        if (data, features, own) in rows:
+            continue
+        if own and features not in chosen:
+            chosen[features] = choose_size(features, data_folder() / SETS["imagenette"][0], sizes)
+        if own:
+            size = chosen[features]
+            row = evaluate(data, features, size, own, partial(token_features, features, size=size))
+        elif features == "raw pixels":
+            row = evaluate(data, features, PIXEL_SIDE, "", pixel_features)
+        else:
+            row = evaluate(data, features, SIDE, "", gradient_features)
+        rows[data, features, own] = row
+        print(row, flush=True)
+        kept = [rows[key] for key in ((data, *kind) for data, kind in product(SETS, kinds)) if key in rows]
+        write("knn", {"rows": [vars(row) for row in kept]})
+    return [rows[data, features, own] for data, (features, own) in product(sets, kinds)]
+
+
+def done() -> list[Row]:
+    """What was measured before."""
+    path = RESULTS / "knn.json"
+    return [Row(**row) for row in json.loads(path.read_text())["rows"]] if path.is_file() else []
 
 
 def main() -> None:
@@ -150,9 +170,8 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     options = parser.parse_args()
     rows = run(options.model, options.sizes, options.sets)
-    header = ("data", "features", "size", "kNN %", "linear %", "strength")
+    header = ("data", "features", "size", "kNN %", "linear %", "strength", "weights")
     show("frozen class tokens", header, [tuple(vars(row).values()) for row in rows])
-    print(write("knn", {"rows": [vars(row) for row in rows]}))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dinokit.errors import UserError
 from dinokit.heads.dense import Maps
+from dinokit.inference.precision import has_bfloat16
 
 Range = tuple[float, float]
 """The least and the greatest depth in metres."""
@@ -70,3 +71,10 @@ class BinnedDepth(nn.Module):
 
     def forward(self, maps: Maps) -> Tensor:
         return self.bins.to_depth(self.network(maps))
+
+    def learn(self, maps: Maps) -> Tensor:
+        """The same while it learns: the network in bfloat16 where that is native, the metres in float32."""
+        device = next(self.network.parameters()).device
+        with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
+            outputs = self.network(maps)
+        return self.bins.to_depth(outputs.float())

@@ -149,9 +149,7 @@ class Fit(Generic[Batch]):
         factor = self._lr_factor(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["top"] * factor
-        losses = []
-        for candidate in self.candidates.values():
-            losses.append(self.material.loss(candidate.head.train(), batch))
+        losses = [self.material.loss(candidate.head.train(), batch) for candidate in self.candidates.values()]
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(losses).sum().backward()
         self.optimizer.step()

@@ -244,8 +244,9 @@ def _crops(features: Sequence[tuple[Features, ...]], depths: Sequence[DepthMap],
 
 def crop_loss(head: nn.Module, batch: CropBatch) -> Tensor:
     """Of a DPT head, over pieces of pictures; 0 where these know no depth."""
+    assert isinstance(head, BinnedDepth)
     size = batch.targets.shape[-2:]
-    found = F.interpolate(head(batch.maps), size=size, mode="bilinear", align_corners=False)[:, 0]
+    found = F.interpolate(head.learn(batch.maps), size=size, mode="bilinear", align_corners=False)[:, 0]
     known = batch.targets > 0
     if int(known.sum()) < 2:  # a variance needs two
         return found.sum() * 0
