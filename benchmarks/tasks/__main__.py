@@ -27,11 +27,13 @@ def main() -> None:
     fingerprint = models[chosen.model].fingerprint
     for name in chosen.jobs or names:
         done: dict[str, Any] = json.loads(FILE.read_text()) if FILE.exists() else {}
-        if chosen.again or done.get(name, {}).get("weights") != fingerprint:
+        job = import_module(f"benchmarks.tasks.{name}")
+        weights = "any" if getattr(job, "ANY_MODEL", False) else fingerprint
+        if chosen.again or done.get(name, {}).get("weights") != weights:
             started = time.perf_counter()
-            rows = import_module(f"benchmarks.tasks.{name}").measure(models, data)
+            rows = job.measure(models, data)
             seconds = round(time.perf_counter() - started)
-            done[name] = {"weights": fingerprint, "machine": describe(), "seconds": seconds, "rows": rows}
+            done[name] = {"weights": weights, "machine": describe(), "seconds": seconds, "rows": rows}
             FILE.write_text(json.dumps(dict(sorted(done.items())), indent=1) + "\n", encoding="utf-8")
         print_rows(name, done[name]["rows"])
 

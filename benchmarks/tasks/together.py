@@ -21,6 +21,7 @@ from dinokit.tasks.depth import DepthEstimator
 from dinokit.tasks.segment import Segmenter
 from dinokit.tasks.task import MultiTask, PictureTask
 
+ANY_MODEL = True
 SIZE = 336
 """Short side at which the kitchen's frames of 448 x 336 px are looked at."""
 QUICK = FitSettings(steps=20, batch=4)
