@@ -176,5 +176,5 @@ def test_too_many_patches_name_the_picture(backbone: Backbone, tmp_path: Path) -
 
 def test_features_are_shown_in_one_line() -> None:
     features = dinokit.load("random:dinokit_vitt16").encode(np.zeros((64, 96, 3), np.uint8), size=64)
-    shapes = "cls [1, 192], registers [1, 4, 192], patches [1, 4, 6, 192]"
+    shapes = "cls [1, 192], registers [1, 0, 192], patches [1, 4, 6, 192]"
     assert repr(features) == f"Features({shapes}, grid of 4 x 6 cells, float32 on {features.cls.device})"

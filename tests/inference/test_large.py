@@ -34,7 +34,7 @@ def test_tiles_give_nearly_the_features_of_one_pass(backbone: Backbone, photo: I
     assert whole.patches.shape == tiled.patches.shape
     assert tiled.grid == whole.grid
     assert not torch.equal(whole.patches, tiled.patches)
-    assert cosines(whole, tiled).median() > 0.8
+    assert cosines(whole, tiled).median() > 0.6
     assert torch.cosine_similarity(whole.cls, tiled.cls).item() > 0.8
 
 

@@ -116,9 +116,10 @@ def test_tiny_and_odd_pictures_are_matched(matcher: Matcher, shape: tuple[int, .
 
 
 def test_pictures_with_nothing_in_common_have_no_homography(matcher: Matcher) -> None:
-    noise = np.random.default_rng(0).integers(0, 255, (9, 9, 3)).astype(np.uint8)
-    with pytest.raises(UserError, match=r"too few for a homography|no homography explains"):
-        Matcher(matcher.backbone, size=64).homography(noise, PHOTO)
+    for seed, side in ((0, 9), (1, 200)):
+        noise = np.random.default_rng(seed).integers(0, 255, (side, side, 3)).astype(np.uint8)
+        with pytest.raises(UserError, match=r"too few for a homography|no homography explains"):
+            Matcher(matcher.backbone, size=160).homography(noise, PHOTO)
 
 
 def test_bad_input_is_said(matcher: Matcher) -> None:

@@ -74,9 +74,14 @@ def estimate(starts: Floats, ends: Floats, tolerance: float) -> tuple[Floats, ND
     matrix, report = poselib.estimate_homography(starts, ends, settings)
     inliers = np.asarray(report["inliers"], dtype=bool)
     if inliers.sum() < FEWEST or _on_a_line(starts[inliers]) or _on_a_line(ends[inliers]) or abs(matrix[2, 2]) < 1e-12:
-        hint = "give two views of one flat thing, or from one place"
-        raise UserError(f"no homography explains the {len(starts)} matches", hint)
+        raise no_homography(len(starts))
     return np.asarray(matrix / matrix[2, 2]), inliers
+
+
+def no_homography(matches: int) -> UserError:
+    """What is said where too few of so many matches agree."""
+    hint = "give two views of one flat thing, or from one place"
+    return UserError(f"no homography explains the {matches} matches", hint)
 
 
 def _on_a_line(points: Floats) -> bool:

@@ -20,7 +20,7 @@ from torch import Tensor
 from dinokit.backbones.features import Grid
 from dinokit.errors import UserError
 from dinokit.heads.correspondence import describe, find_nearest
-from dinokit.heads.homography import estimate, places, transform, turned, zoom
+from dinokit.heads.homography import estimate, no_homography, places, transform, turned, zoom
 from dinokit.heads.local_affine import agree_locally, expect, local_shapes
 from dinokit.images.local_search import search_locally, shrink
 from dinokit.images.read import Picture
@@ -40,6 +40,8 @@ FEWEST = 3
 """Cells along a side with which there is something to compare."""
 SURE = 0.5
 """Share of the matches of a second look that agree with a right homography; of a wrong one a fifth does."""
+SUPPORT = 12
+"""Matches that must agree on a homography: of pictures with nothing in common up to nine do by chance."""
 ALIKE = 0.6
 """Correlation from which squares of pixels show the same."""
 FINEST = 2048
@@ -116,10 +118,12 @@ class HomographySearch:
                 continue
             if best is None or fit.inliers.sum() > best.inliers.sum():
                 best = fit
-            if best.inliers.mean() >= SURE:
+            if best.inliers.mean() >= SURE and best.inliers.sum() >= SUPPORT:
                 return best
         if best is None:
             raise problem or AssertionError
+        if best.inliers.sum() < SUPPORT:
+            raise no_homography(len(best.inliers))
         return best
 
     @cached_property
