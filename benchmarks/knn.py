@@ -58,7 +58,7 @@ class Row:
     linear: float
     strength: float
     weights: str = ""
-    """First letters of the hash of the model's weights."""
+    """First letters of the fingerprint of the model."""
 
 
 def pixel_features(pattern: Path) -> Labelled:
@@ -132,7 +132,7 @@ def run(model: str, sizes: Sequence[int], sets: Sequence[str]) -> list[Row]:
     """All rows: raw pixels, gradients, random weights of the same network (if the catalogue has it), the model."""
     network = load(model).info.name
     names = [*([f"random:{network}"] if network in NETWORKS else []), model]
-    weights = {name: load(name).info.weights_sha256[:12] for name in names}
+    weights = {name: load(name).fingerprint[:12] for name in names}
     if len(names) == 1:
         print(f"{model} is called {network}, which the catalogue does not know: no row of random weights", flush=True)
     rows, chosen = {(row.data, row.features, row.weights): row for row in done()}, dict[str, int]()

@@ -25,6 +25,7 @@ from dinokit.heads.pooling import Pooling
 from dinokit.images.read import read
 from dinokit.inference.backbone import Backbone
 from dinokit.inference.cache import FeatureCache
+from dinokit.inference.layers import layer_widths
 from dinokit.tasks.classify import Classifier
 
 SETS = ("caltech101", "rsscn7")
@@ -47,8 +48,10 @@ def measure(models: Mapping[str, Backbone], data: Path) -> list[dict[str, Any]]:
 
 def gradients(pictures: Labelled) -> Examples:
     """Histograms of oriented gradients and of colours: [N, 1892]."""
-    vectors = [torch.from_numpy(describe(read(pictures.pictures.read_bytes(i)))) for i in range(len(pictures))]
-    return Examples(torch.stack(vectors), pictures.targets(), Pooling(1, 0))
+    vectors = torch.stack(
+        [torch.from_numpy(describe(read(pictures.pictures.read_bytes(i)))) for i in range(len(pictures))]
+    )
+    return Examples(vectors, pictures.targets(), Pooling(1, 0), vectors.shape[1:])
 
 
 def _best_look(name: str, model: str, backbone: Backbone, train: Labelled, test: Labelled) -> dict[str, Any]:
@@ -56,12 +59,13 @@ def _best_look(name: str, model: str, backbone: Backbone, train: Labelled, test:
     found: dict[tuple[int, int], tuple[float, Classifier, Examples]] = {}
     for size, cells in LOOKS:
         classifier = Classifier(backbone, size, features=Pooling(4, cells))
-        known = Examples(classifier.vectors(train, cache), train.targets(), classifier.pooling)
+        widths = tuple(layer_widths(backbone, classifier.look.layers))
+        known = Examples(classifier.vectors(train, cache), train.targets(), classifier.pooling, widths)
         score = fit_logistic(known, None, silent).score
         print(f"{name}, {model} at {size} px, {cells} cells: {score:.1f} % in cross-validation", flush=True)
         found[size, cells] = (score, classifier, known)
     (size, cells), (_, classifier, known) = max(found.items(), key=lambda item: item[1][0])
-    judged = Examples(classifier.vectors(test, cache), test.targets(), classifier.pooling)
+    judged = Examples(classifier.vectors(test, cache), test.targets(), classifier.pooling, known.widths)
     return _row(name, model, f"{size} px, {cells} x {cells}", known, judged)
 
 

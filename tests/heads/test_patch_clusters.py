@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dinokit.errors import UserError
 from dinokit.heads.colours import PatchColours, pca_colours, shared_pca_colours
 from dinokit.heads.patch_clusters import PatchClusters
-from dinokit.heads.patches import Floats, without_mean
+from dinokit.heads.patches import Floats, without_mean, without_trend
 
 
 def random_patches(h: int, w: int, depth: int = 24, seed: int = 0) -> Floats:
@@ -76,3 +76,12 @@ def test_patches_without_their_mean_have_no_common_direction() -> None:
     first, second = without_mean([shared, 5 + random_patches(5, 4, seed=5)])
     assert abs(float((first[0, 0] * second[-1, -1]).sum())) < 0.7
     np.testing.assert_allclose(np.linalg.norm(first, axis=-1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(("h", "w"), [(1, 1), (1, 5), (6, 7)])
+def test_an_even_change_over_the_picture_is_taken_out(h: int, w: int) -> None:
+    patches, axes = random_patches(h, w, depth=4), np.mgrid[:h, :w].astype(np.float32)
+    tilted = patches + 3 * axes[0, ..., None] - 2 * axes[1, ..., None]
+    found, plain = without_trend(tilted), without_trend(patches)
+    np.testing.assert_allclose(found - found.mean((0, 1)), plain - plain.mean((0, 1)), atol=1e-4)
+    np.testing.assert_allclose(found.mean((0, 1)), tilted.mean((0, 1)), atol=1e-4)

@@ -23,3 +23,16 @@ def without_mean(patches: Sequence[Floats]) -> list[Floats]:
     units = [unit_length(p) for p in patches]
     mean = np.concatenate([u.reshape(-1, u.shape[-1]) for u in units]).mean(axis=0)
     return [unit_length(u - mean) for u in units]
+
+
+def without_trend(patches: NDArray[Any]) -> Floats:
+    """Patches [h, w, D] without what changes evenly from side to side and from top to bottom, the mean kept.
+
+    Patches know where they lie; this takes out most of it, so that an even sky is one thing.
+    """
+    height, width = patches.shape[:2]
+    rows, cols = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    places = np.stack([rows.ravel(), cols.ravel()], axis=1)  # [h*w, 2], means 0
+    flat = patches.reshape(height * width, -1).astype(np.float64)
+    slopes = np.linalg.lstsq(places, flat - flat.mean(axis=0), rcond=None)[0]
+    return np.asarray((flat - places @ slopes).reshape(patches.shape), dtype=np.float32)

@@ -8,7 +8,8 @@ from itertools import pairwise
 from dinokit.pretrain.recipe import Recipe
 
 CURVE: tuple[tuple[int, float], ...] = (
-    (64_000, 39.3), (128_000, 44.7), (193_000, 48.8), (251_000, 50.2), (306_000, 53.0), (439_000, 57.1), (580_000, 63.8),
+    (64_000, 39.3), (128_000, 44.7), (193_000, 48.8), (251_000, 50.2), (306_000, 53.0),
+    (439_000, 57.1), (580_000, 63.8),
 )  # fmt: skip
 """Pictures seen -> kNN top-1 in per cent on Imagenette's held-out labels, from experiments/bundled/log.jsonl."""
 TEST = "kNN accuracy on the ten classes of Imagenette (random weights: 28 %)"

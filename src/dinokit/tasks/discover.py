@@ -18,7 +18,7 @@ from dinokit.errors import UserError
 from dinokit.heads.colours import PatchColours
 from dinokit.heads.normalised_cut import normalised_cut
 from dinokit.heads.patch_clusters import PatchClusters
-from dinokit.heads.patches import Floats, unit_length
+from dinokit.heads.patches import Floats, unit_length, without_trend
 from dinokit.images.edges import opencv, refine, to_pixels
 from dinokit.images.geometry import Size
 from dinokit.images.read import Source
@@ -69,7 +69,7 @@ class Discoverer(PictureTask[Discovery]):
 
     def read(self, seen: PictureFeatures) -> Discovery:
         """What stands out in a picture."""
-        cut = normalised_cut(_patches(seen), self.threshold)
+        cut = normalised_cut(without_trend(_patches(seen)), self.threshold)
         cells = cut.values > 0
         mask = self._pixels(cells.astype(np.float32), seen) > 0.5
         boxes = np.array([_box(part, seen) for part in cut.parts], np.float32).reshape(-1, 4)
