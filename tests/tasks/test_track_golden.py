@@ -115,7 +115,7 @@ def test_each_pixel_gets_what_is_most_probable_there(
     even = ((cells - least) / (most - least)).nan_to_num(0).permute(2, 0, 1)
     options: dict[str, Any] = {"mode": "bilinear", "align_corners": False} if smooth else {"mode": "nearest"}
     whole = interpolate(even[None], (height, width), **options)[0]
-    with mock.patch("dinokit.heads.propagate._BAND_VALUES", 5 * 3 * width):  # several bands
+    with mock.patch("dinokit.images.cells._BAND_VALUES", 5 * 3 * width):  # several bands
         labels = to_pixels(cells, height, width, smooth)
     assert (whole.gather(0, labels[None].long())[0] > whole.amax(0) - 1e-5).all()
 

@@ -19,12 +19,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from dinokit.errors import UserError
-from dinokit.images.cells import shares
+from dinokit.images.cells import PixelMap, shares
 
 _BLOCK = 16
 """Side of a block in cells: larger ones compare more cells in vain, smaller ones copy more."""
-_BAND_VALUES = 1 << 24
-"""Of the probabilities of pixels that are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +64,12 @@ def to_pixels(probabilities: Tensor, height: int, width: int, smooth: bool = Tru
     Each of the C is brought to the range from 0 to 1 first, so that small objects are not lost. smooth: between cells
     by bilinear interpolation, or each cell as a whole, as in the published protocol. Bands of rows bound the memory.
     """
-    rows, cols, classes = probabilities.shape
-    down = shares(height, rows, height, smooth).to(probabilities)
-    across = shares(width, cols, width, smooth).to(probabilities)
-    seen = probabilities[down.any(0)][:, across.any(0)]
+    rows, cols, _ = probabilities.shape
+    used = [shares(*side, side[0], smooth).any(0).to(probabilities.device) for side in ((height, rows), (width, cols))]
+    seen = probabilities[used[0]][:, used[1]]
     least, most = seen.amin((0, 1)), seen.amax((0, 1))
     even = ((probabilities - least) / (most - least)).nan_to_num(0, 0, 0).permute(2, 0, 1)  # [C, h, w]
-    found = torch.empty(height, width, dtype=torch.uint8, device=probabilities.device)
-    band = max(_BAND_VALUES // (width * classes), 1)
-    for top in range(0, height, band):
-        found[top : top + band] = (down[top : top + band] @ even @ across.T).argmax(0)
-    return found
+    return PixelMap(even, (height, width), height, width, smooth).most()
 
 
 class Memory:

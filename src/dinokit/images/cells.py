@@ -44,6 +44,8 @@ class PixelMap:
     span: Span
     height: int
     width: int
+    smooth: bool = True
+    """Bilinearly between cells, or each cell as a whole, see `shares`."""
 
     def mirrored(self) -> PixelMap:
         """The values of the mirror image; the view must end where the picture does."""
@@ -52,8 +54,8 @@ class PixelMap:
     def bands(self) -> Iterator[tuple[slice, Tensor]]:
         """Bands of rows from top to bottom, with the values of their pixels [C, rows, width]."""
         count, high, wide = self.values.shape
-        down = shares(self.height, high, self.span[0]).to(self.values)
-        across = shares(self.width, wide, self.span[1]).to(self.values).T
+        down = shares(self.height, high, self.span[0], self.smooth).to(self.values)
+        across = shares(self.width, wide, self.span[1], self.smooth).to(self.values).T
         rows = max(_BAND_VALUES // (self.width * count), 1)
         for top in range(0, self.height, rows):
             band = slice(top, min(top + rows, self.height))
