@@ -40,8 +40,8 @@ def test_several_labels_or_none(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("path,label\na.png,cat\nb.png\n", r"labels\.csv, line 3: 1 columns instead of two"),
-        ("path,label\na.png,cat,dog\n", "line 2: 3 columns instead of two: .*;label for several"),
+        ("path,label\na.png,cat\nb.png\n", r"labels\.csv, line 3: 1 column, not two"),
+        ("path,label\na.png,cat,dog\n", "line 2: 3 columns, not two: .*;label for several"),
         ("path,label\na.png,cat\nz.png,dog\n", r"line 3: .*z\.png is not found"),
         ("path,label\na.png,cat\nb.png,\n", "line 3: there is no label"),
         ("path,label\n", "has no pictures"),

@@ -155,19 +155,17 @@ def test_the_published_classifier(tmp_path: Path) -> None:
     backbone = dinokit.Backbone(LoadedModel(network, ModelInfo("golden", spec)), "cpu", "fp32")
     path = tmp_path / "linear_head.pth"
     torch.save({"weight": tensors["state.weight"], "bias": tensors["state.bias"]}, path)
-    made = Classifier.load(path, backbone)
+    made = Classifier.from_published(path, backbone)
     vector = POOLING.vector([backbone(tensors["in.image"])])
     assert (vector - tensors["out.linear_input"]).abs().max() < 1e-4
     assert made.head is not None
     assert (made.head(vector) - tensors["out.logits"]).abs().max() < 1e-4
     assert made.classes == tuple("0123456789")
-    assert Classifier.load(path, backbone, classes=list("abcdefghij")).classes[2] == "c"
+    assert Classifier.from_published(path, backbone, classes=list("abcdefghij")).classes[2] == "c"
     with pytest.raises(UserError, match="2 names for the 10 classes"):
-        Classifier.load(path, backbone, classes=["a", "b"])
-    with pytest.raises(UserError, match="does not say which backbone"):
-        Classifier.load(path)
+        Classifier.from_published(path, backbone, classes=["a", "b"])
     with pytest.raises(UserError, match="takes 96 numbers, this backbone gives 384"):
-        Classifier.load(path, dinokit.load("random:dinokit_vitt16"))
+        Classifier.from_published(path, dinokit.load("random:dinokit_vitt16"))
 
 
 def test_bad_input_is_named(backbone: dinokit.Backbone, classifier: Classifier, data: Path, tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_it_shares_a_pass_with_other_jobs(backbone: Backbone, plane: Discovery) 
 
 
 def test_corloc_counts_pictures_whose_box_overlaps_an_object_by_more_than_half() -> None:
-    known = [KnownObjects(Path(name), np.array([[0, 0, 10, 10], [20, 20, 30, 30.0]])) for name in "abc"]
+    known = [KnownObjects(Path(name), (40, 40), np.array([[0, 0, 10, 10], [20, 20, 30, 30.0]])) for name in "abc"]
     score = score_boxes([[20, 20, 30, 29], [0, 0, 10, 5], None], known)
     assert score.found.tolist() == [True, False, False]
     assert score.corloc == pytest.approx(100 / 3)
@@ -193,6 +193,10 @@ def test_evaluation_reads_coco_files(backbone: Backbone, plane: Discovery, tmp_p
     file = tmp_path / "objects.json"
     file.write_text(json.dumps(content))
     assert Discoverer(backbone, 224).evaluate(file).corloc == 100
+    content["images"][0]["width"] += 1
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"the boxes of .*plane.jpg are those of {width + 1} x {height} px"):
+        Discoverer(backbone, 224).evaluate(file)
     content["annotations"] = []
     file.write_text(json.dumps(content))
     with pytest.raises(UserError, match="no picture with an object"):

@@ -5,14 +5,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers_golden import load_golden
 from helpers_labels import NAMES, PICTURES, segmentation_folder
 from PIL import Image
 
 import dinokit
+from dinokit.backbones.rope import RopeSpec
+from dinokit.backbones.vit import VisionTransformer, ViTSpec
+from dinokit.checkpoints.model import LoadedModel, ModelInfo
 from dinokit.data.masks import IGNORE
 from dinokit.errors import UserError
 from dinokit.heads.augment import Augmentation
 from dinokit.heads.fit import FitSettings
+from dinokit.inference import backbone as backbone_file
+from dinokit.inference import memory
+from dinokit.inference.backbone import TilesWarning
 from dinokit.inference.cache import FeatureCache
 from dinokit.tasks.segment import Segmenter, class_weights
 
@@ -111,6 +118,55 @@ def test_a_saved_head_reads_the_same(segmenter: Segmenter, backbone: dinokit.Bac
     picture = PICTURES / f"{NAMES[1]}.jpg"
     assert loaded.classes == segmenter.classes
     assert np.array_equal(loaded.predict(picture).confidence, segmenter.predict(picture).confidence)
+
+
+def test_a_window_slides_over_large_pictures(segmenter: Segmenter, data: Path, tmp_path: Path) -> None:
+    segmenter.save(tmp_path / "head")
+    whole = Segmenter.load(tmp_path / "head", segmenter.backbone)
+    sliding = Segmenter.load(tmp_path / "head", segmenter.backbone, tile=160)
+    expected, found = whole.predict(PICTURES / "000000126107.jpg"), sliding.predict(PICTURES / "000000126107.jpg")
+    assert found.labels.shape == expected.labels.shape
+    assert not np.array_equal(found.confidence, expected.confidence)
+    assert (found.labels == expected.labels).mean() > 0.8
+    trained = Segmenter(segmenter.backbone, size=224, layers=(-1,), tile=160)
+    trained.fit(data, data, settings=QUICK, cache=FeatureCache(tmp_path / "cache"))
+    trained.save(tmp_path / "sliding")
+    assert Segmenter.load(tmp_path / "sliding", segmenter.backbone).look == trained.look
+
+
+def test_large_pictures_slide_where_memory_does_not_suffice(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backbone_file, "TILE_SIDE", 128)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 100 << 20)
+    with pytest.warns(TilesWarning, match="looking at tiles of 128 px"):
+        segmenter.predict(PICTURES / "000000126107.jpg")
+
+
+def test_a_head_of_the_public_code_gives_its_logits(tmp_path: Path) -> None:
+    tensors, _ = load_golden("heads_linear_segmentation")
+    spec = ViTSpec(width=48, depth=4, heads=2, ffn_hidden=96, patch_size=16, rope=RopeSpec())
+    backbone = dinokit.Backbone(LoadedModel(VisionTransformer(spec), ModelInfo("small", spec)), "cpu", "fp32")
+    for case in ("last", "four"):
+        prefix = f"state.{case}."
+        state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        saved = {f"segmentation_model.1.{key}": value for key, value in state.items()}
+        saved["segmentation_model.0.feature_model.norm.weight"] = torch.ones(48)
+        torch.save({"model": saved}, tmp_path / f"{case}.pth")
+        made = Segmenter.from_published(tmp_path / f"{case}.pth", backbone)
+        assert len(made.look.layers) == (1 if case == "last" else 4)
+        assert (made.look.size, made.look.tile, made.classes) == (512, 512, tuple("0123456"))
+        maps = [(tensors[f"in.{case}.feat{n}"], torch.zeros(0)) for n in range(len(made.look.layers))]
+        assert made.head is not None
+        assert (made.head(maps) - tensors[f"out.{case}.logits"]).abs().max() <= 1e-5
+    assert Segmenter.from_published(tmp_path / "last.pth", backbone, classes=list("abcdefg")).classes[2] == "c"
+    with pytest.raises(UserError, match="2 names for the 7 classes"):
+        Segmenter.from_published(tmp_path / "last.pth", backbone, classes=["a", "b"])
+    with pytest.raises(UserError, match="takes 48 numbers a patch, the last block of this backbone gives 192"):
+        Segmenter.from_published(tmp_path / "last.pth", dinokit.load("random:dinokit_vitt16"))
+    torch.save({"weight": torch.ones(2, 48)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="holds no linear segmentation head"):
+        Segmenter.from_published(tmp_path / "other.pth", backbone)
 
 
 def test_a_head_is_refused_by_another_backbone(segmenter: Segmenter, tmp_path: Path) -> None:

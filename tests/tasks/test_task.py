@@ -9,7 +9,7 @@ from helpers_labels import NAMES, PICTURES, segmentation_folder
 import dinokit
 from dinokit.errors import UserError
 from dinokit.heads.fit import FitSettings
-from dinokit.inference import layers
+from dinokit.inference.backbone import Backbone
 from dinokit.inference.cache import FeatureCache
 from dinokit.tasks.segment import Segmenter
 
@@ -31,8 +31,8 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Segmenter]:
 def test_each_head_says_what_it_says_alone(jobs: dict[str, Segmenter], monkeypatch: pytest.MonkeyPatch) -> None:
     alone = {name: job.predict(PICTURE) for name, job in jobs.items()}
     passes: list[int] = []
-    encode = layers.encode_layers
-    monkeypatch.setattr(layers, "encode_layers", lambda *given: passes.append(1) or encode(*given))
+    encode = Backbone.encode_layers
+    monkeypatch.setattr(Backbone, "encode_layers", lambda *given: passes.append(1) or encode(*given))
     together = dinokit.MultiTask(jobs["fine"].backbone, jobs).predict(PICTURE)
     assert len(passes) == 1
     for name, result in alone.items():

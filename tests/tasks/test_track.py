@@ -128,6 +128,23 @@ def test_evaluation_leaves_out_the_first_frame_and_the_last(backbone: Backbone, 
         tracker.evaluate(place / "frames", tmp_path)
 
 
+def test_masks_of_nothing_but_void_are_void(backbone: Backbone, place: Path, tmp_path: Path) -> None:
+    for number in (0, 2):
+        shutil.copy(place / "masks" / f"{number:05d}.png", tmp_path)
+    tracker = Tracker(backbone, size=128)
+    expected = tracker.evaluate(place / "frames", tmp_path)
+    void = np.full_like(scene(3)[1], 255)
+    Image.fromarray(void).save(tmp_path / "00003.png")
+    found = tracker.evaluate(place / "frames", tmp_path)
+    assert found.frames == expected.frames + 1
+    for number, region in expected.regions.items():  # nothing counts there, and nothing was found there: 1
+        assert found.regions[number] == pytest.approx((region + 1) / 2)
+    for number in (0, 3):  # one object, as many programs write it
+        Image.fromarray(np.where(scene(number)[1] == 3, 255, 0).astype(np.uint8)).save(tmp_path / f"{number:05d}.png")
+    (tmp_path / "00002.png").unlink()
+    assert list(tracker.evaluate(place / "frames", tmp_path).regions) == ["1"]
+
+
 def run(arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
     code = main(["track", *arguments.split()])
     captured = capsys.readouterr()

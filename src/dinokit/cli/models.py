@@ -48,11 +48,17 @@ class Opening:
 
         return Backbone(self.model(name), self.device, self.precision, self.runtime)
 
-    def of_head(self, folder: Path) -> Backbone:
-        """The backbone that the head in `folder` was trained on."""
+    def of_head(self, head: Path, model: str | None = None) -> Backbone:
+        """The backbone called `model`; None: the one that the head in the folder `head` was trained on.
+
+        Raises `UserError` for a published file, which does not tell it.
+        """
+        from dinokit.errors import UserError
         from dinokit.heads.saved import backbone_of
 
-        return self.backbone(backbone_of(folder))
+        if model is None and head.is_file():
+            raise UserError(f"{head} does not say which backbone it belongs to", "name it with --model")
+        return self.backbone(backbone_of(head) if model is None else model)
 
 
 AUTO = Opening()

@@ -6,10 +6,9 @@ A first line that names the columns may be there or not.
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from dinokit.data.folder import Files, Folder
 from dinokit.data.opening import open_pictures
+from dinokit.data.picture_table import read_lines
 from dinokit.data.pictures import Pictures, subset
 from dinokit.errors import UserError
 
@@ -118,37 +118,15 @@ def _check_folders(pictures: Folder) -> None:
 
 
 def _open_csv(path: Path) -> Labelled:
-    rows = list(_read_rows(path))
-    several = any(_BETWEEN in labels for _, _, labels in rows)
+    lines = list(read_lines(path, f"give path,label, or path,label{_BETWEEN}label for several"))
+    several = any(_BETWEEN in line.value for line in lines)
     names: list[tuple[str, ...]] = []
-    for number, _, labels in rows:
-        own = tuple(dict.fromkeys(label.strip() for label in labels.split(_BETWEEN) if label.strip()))
+    for line in lines:
+        own = tuple(dict.fromkeys(label.strip() for label in line.value.split(_BETWEEN) if label.strip()))
         if not own and not several:
-            raise UserError(f"{path}, line {number}: there is no label", "give path,label")
+            raise UserError(f"{line.place}: there is no label", "give path,label")
         names.append(own)
     classes = tuple(sorted({name for own in names for name in own}))
     numbers = {name: number for number, name in enumerate(classes)}
-    files = Files([file for _, file, _ in rows], str(path))
+    files = Files([line.picture for line in lines], str(path))
     return Labelled(files, tuple(tuple(numbers[name] for name in own) for own in names), classes, several)
-
-
-def _read_rows(path: Path) -> Iterator[tuple[int, Path, str]]:
-    """Line, picture and labels of each row."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            for row in reader:
-                number = reader.line_num
-                if not row:
-                    continue
-                picture = path.parent / row[0]
-                if number == 1 and not picture.is_file():  # names of the columns
-                    continue
-                if len(row) != 2:
-                    what = f"{path}, line {number}: {len(row)} columns instead of two"
-                    raise UserError(what, f"give path,label, or path,label{_BETWEEN}label for several")
-                if not picture.is_file():
-                    raise UserError(f"{path}, line {number}: {picture} is not found", "paths start at the CSV file")
-                yield number, picture, row[1]
-    except (OSError, ValueError, csv.Error) as problem:
-        raise UserError(f"{path} cannot be read ({problem})", "check that it is a CSV file in UTF-8") from None

@@ -54,13 +54,14 @@ def read_objects(source: MaskSource, name: str = "") -> Labels:
     return labels
 
 
-def encode_objects(labels: Labels) -> bytes:
-    """The bytes of an indexed PNG of object numbers [H, W], in the colours of `object_colours`."""
-    image = Image.fromarray(labels)
-    image.putpalette(object_colours().tobytes())
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+def read_numbers(path: str | os.PathLike[str]) -> Labels:
+    """Read object numbers [H, W] as they are stored, where 255 is always void. Raises `UserError` as `read_objects`."""
+    return _numbers(_read_values(path), os.fspath(path))
+
+
+def has_numbers(labels: Labels) -> bool:
+    """Whether there is an object number, not only none and 255."""
+    return bool(((labels > 0) & (labels < VOID)).any())
 
 
 def object_colours() -> Pixels:
@@ -105,4 +106,4 @@ def _numbers(values: NDArray[Any], name: str) -> Labels:
 
 def _black_and_white(labels: Labels) -> Labels:
     """A mask of nothing but 0 and 255 means one object, not void."""
-    return (labels > 0).astype(np.uint8) if not ((labels > 0) & (labels < VOID)).any() else labels
+    return labels if has_numbers(labels) else (labels > 0).astype(np.uint8)

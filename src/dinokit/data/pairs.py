@@ -7,7 +7,6 @@ columns of both paths, relative to it; a COCO file (`data.coco`); or tar shards 
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from dinokit.data.coco import BACKGROUND, Coco, read_coco
 from dinokit.data.folder import Files
 from dinokit.data.listing import find_pictures, is_shard, resolve
+from dinokit.data.picture_table import read_lines
 from dinokit.data.pictures import Pictures, Subset
 from dinokit.data.shards import Shards
 from dinokit.errors import UserError
@@ -178,23 +178,11 @@ def _match(images: Path, maps: Path) -> list[tuple[Path, Path]]:
 
 
 def _read_csv(path: Path) -> Iterator[tuple[Path, Path]]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file)
-            header = next(rows, [])
-            if len(header) < 2:
-                raise UserError(f"{path} has no two columns", "the first line names them, such as image,mask")
-            for number, row in enumerate(rows, 2):
-                if not row:
-                    continue
-                files = [path.parent / name for name in row[:2]]
-                missing = [file for file in files if not file.is_file()]
-                if len(files) < 2 or missing:
-                    what = f"{missing[0]} is not found" if missing else "there is one column only"
-                    raise UserError(f"{path}, line {number}: {what}", "give two paths, relative to the CSV file")
-                yield files[0], files[1]
-    except (OSError, UnicodeDecodeError, csv.Error) as problem:
-        raise UserError(f"{path} cannot be read ({problem})", "check that it is a CSV file in UTF-8") from None
+    for line in read_lines(path, "give two paths, relative to the CSV file"):
+        if not (path.parent / line.value).is_file():
+            what = f"{line.place}: {path.parent / line.value} is not found"
+            raise UserError(what, "paths start at the CSV file")
+        yield line.picture, path.parent / line.value
 
 
 def _class_names(path: Path) -> tuple[str, ...]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
-from dinokit.checkpoints.weights import PICKLES, plain_weights, read_tensors
+from dinokit.checkpoints.weights import plain_weights, read_tensors
 from dinokit.errors import UserError
 from dinokit.heads.classifiers import LinearClassifier
 from dinokit.heads.pooling import Pooling
@@ -14,9 +16,14 @@ from dinokit.heads.pooling import Pooling
 POOLING = Pooling(blocks=1, cells=1)
 
 
-def is_published_classifier(path: Path) -> bool:
-    """Whether `path` is a file of weights, and not the folder of a head."""
-    return path.suffix in (*PICKLES, ".safetensors")
+def check_names(names: Sequence[str], count: int, where: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Names for the `count` classes of a published head, their numbers if there are none.
+
+    Raises `UserError` naming `where` for another number of names.
+    """
+    if names and len(names) != count:
+        raise UserError(f"{len(names)} names for the {count} classes of {os.fspath(where)}", "give one for each")
+    return tuple(names) or tuple(map(str, range(count)))
 
 
 def read_published_classifier(path: Path, width: int) -> LinearClassifier:

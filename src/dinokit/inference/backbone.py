@@ -192,9 +192,15 @@ class Backbone:
         features = self.encode_views(views, batch_size, tile)
         return Features.join(features) if len({view.pixels.shape for view in views}) == 1 else features
 
-    @torch.no_grad()
     def encode_views(self, views: Sequence[View], batch_size: int = 16, tile: int | None = None) -> list[Features]:
-        """Features of pictures that are already on the patch grid, one by one in order.
+        """Features of pictures that are already on the patch grid, one by one in order. tile: see `encode`."""
+        return [features for (features,) in self.encode_layers(views, (-1,), batch_size, tile)]
+
+    @torch.no_grad()
+    def encode_layers(
+        self, views: Sequence[View], layers: Sequence[int], batch_size: int = 16, tile: int | None = None
+    ) -> list[tuple[Features, ...]]:
+        """Features of each view at each of the blocks, in the order of both, through the network's final norm.
 
         Views of one shape go through the network together, at most `batch_size` and as many as have `PASS_PIXELS`:
         large pictures need no more memory for being several. tile: see `encode`.
@@ -202,29 +208,29 @@ class Backbone:
         if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
             raise UserError(f"batch_size is {batch_size!r}", "give a whole number of pictures, 1 or more")
         order = sorted(range(len(views)), key=lambda i: tuple(views[i].pixels.shape))
-        found: list[Features | None] = [None] * len(views)
-        start = 0
-        while start < len(order):
-            shape = views[order[start]].pixels.shape
+        found: dict[int, tuple[Features, ...]] = {}
+        while len(found) < len(order):
+            shape = views[order[len(found)]].pixels.shape
             side = self._tile_side(shape[1], shape[2], tile)
             several = 1 if side else max(min(batch_size, PASS_PIXELS // (shape[1] * shape[2])), 1)
-            chosen = [i for i in order[start : start + several] if views[i].pixels.shape == shape]
+            chosen = [i for i in order[len(found) : len(found) + several] if views[i].pixels.shape == shape]
             pixels = torch.stack([views[i].pixels for i in chosen])
-            result = self._encode_tiles(pixels[0], side) if side else self._pass(pixels)
-            rows, cols = result.patches.shape[1:3]
+            result = self._encode_tiles(pixels[0], side, layers) if side else self._pass(pixels, layers)
             for n, i in enumerate(chosen):
-                one, grid = slice(n, n + 1), Grid(rows, cols, (views[i].size,), (views[i].span,))
-                found[i] = Features(result.cls[one], result.registers[one], result.patches[one], grid)
-            start += len(chosen)
-        return [features for features in found if features is not None]
+                found[i] = tuple(_one(features, n, views[i]) for features in result)
+        return [found[i] for i in range(len(views))]
 
-    def _pass(self, pixels: Tensor) -> Features:
+    def _pass(self, pixels: Tensor, layers: Sequence[int]) -> tuple[Features, ...]:
         """One pass of uint8 [b, C, h, w]."""
-        return self.prepared(normalize(pixels.to(self.device), self.info.statistics, self.dtype))
+        normalised = normalize(pixels.to(self.device), self.info.statistics, self.dtype)
+        if [layer % self.depth for layer in layers] == [self.depth - 1]:
+            return (self.prepared(normalised),)
+        return tuple(self.intermediate(normalised, layers))
 
-    def _encode_tiles(self, pixels: Tensor, side: int) -> Features:
+    def _encode_tiles(self, pixels: Tensor, side: int, layers: Sequence[int]) -> tuple[Features, ...]:
         several = max(PASS_PIXELS // side**2, 1)
-        return encode_tiles(self._pass, pixels, side, self.spec.side_multiple, several).to(self.device)
+        found = encode_tiles(lambda tiles: self._pass(tiles, layers), pixels, side, self.spec.side_multiple, several)
+        return tuple(features.to(self.device) for features in found)
 
     def _tile_side(self, height: int, width: int, tile: int | None) -> int | None:
         """The side of the tiles in which a view is looked at, a multiple of the grid's; None: in one pass."""
@@ -237,7 +243,7 @@ class Backbone:
         if max(height, width) <= TILE_SIDE or fits(self.spec, height * width, self.dtype, self.device):
             return None
         what = f"{height} x {width} px do not fit into memory in one pass: looking at tiles of {TILE_SIDE} px"
-        warnings.warn(what, TilesWarning, stacklevel=5)  # of `encode`
+        warnings.warn(what, TilesWarning, stacklevel=6)  # of `encode`
         return TILE_SIDE
 
     def _check(self, pictures: Tensor) -> None:
@@ -257,6 +263,14 @@ class Backbone:
                 f"pictures of {height} x {width} px have sides that are no multiples of {multiple}",
                 "resize to multiples, or use encode(), which does",
             )
+
+
+def _one(batch: Features, n: int, view: View) -> Features:
+    part = slice(n, n + 1)
+    rows, cols = batch.patches.shape[1:3]
+    return Features(
+        batch.cls[part], batch.registers[part], batch.patches[part], Grid(rows, cols, (view.size,), (view.span,))
+    )
 
 
 def _fingerprint(network: Network, info: ModelInfo) -> str:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-
-import torch
+from dataclasses import dataclass, replace
 
 from dinokit.backbones.features import Features, Grid
 from dinokit.errors import UserError
 from dinokit.images.geometry import Size, lay_out
-from dinokit.images.normalize import normalize
 from dinokit.images.read import Picture, Source, name_of, read
-from dinokit.inference.backbone import PASS_PIXELS, Backbone
+from dinokit.inference.backbone import Backbone
 from dinokit.inference.views import View
 
 
@@ -24,6 +21,8 @@ class Look:
     """Blocks whose features are read (from 0; negative from the end), through the final norm."""
     size: Size | None = None
     """The short side in pixels, (height, width) or "native"; None: the size that the model was trained at."""
+    tile: int | None = None
+    """Side in pixels of the overlapping tiles in which larger pictures are looked at; None: see `Backbone.encode`."""
 
     def of(self, backbone: Backbone) -> Look:
         """The same with layers counted from 0 and the model's own size. `UserError` for a layer that there is not."""
@@ -32,7 +31,7 @@ class Look:
             what = f"there is no block {wrong[0]}" if wrong else "layers is empty"
             raise UserError(what, f"blocks are 0 to {backbone.depth - 1}, or -1 for the last")
         layers = tuple(layer % backbone.depth for layer in self.layers)
-        return Look(layers, backbone.info.image_size if self.size is None else self.size)
+        return replace(self, layers=layers, size=backbone.info.image_size if self.size is None else self.size)
 
 
 def layer_widths(backbone: Backbone, layers: Sequence[int]) -> list[int]:
@@ -73,38 +72,6 @@ def read_pictures(
         part = sources[first : first + batch_size]
         pictures = [read(source, channels=backbone.spec.in_channels) for source in part]
         views = [lay_out_view(backbone, p, look, name_of(s)) for p, s in zip(pictures, part, strict=True)]
-        for picture, layers in zip(pictures, encode_layers(backbone, views, look.layers, batch_size), strict=True):
+        found = backbone.encode_layers(views, look.layers, batch_size, look.tile)
+        for picture, layers in zip(pictures, found, strict=True):
             yield PictureFeatures(picture, layers)
-
-
-@torch.no_grad()
-def encode_layers(
-    backbone: Backbone, views: Sequence[View], layers: Sequence[int], batch_size: int = 16
-) -> list[tuple[Features, ...]]:
-    """Features of each view at each of the layers, in the order of both.
-
-    The last layer alone may be looked at in tiles where memory does not suffice, see `Backbone.encode`.
-    """
-    if [layer % backbone.depth for layer in layers] == [backbone.depth - 1]:
-        return [(features,) for features in backbone.encode_views(views, batch_size)]
-    order = sorted(range(len(views)), key=lambda i: tuple(views[i].pixels.shape))
-    found: dict[int, tuple[Features, ...]] = {}
-    start = 0
-    while start < len(order):
-        shape = views[order[start]].pixels.shape
-        several = max(min(batch_size, PASS_PIXELS // (shape[1] * shape[2])), 1)
-        chosen = [i for i in order[start : start + several] if views[i].pixels.shape == shape]
-        pixels = torch.stack([views[i].pixels for i in chosen]).to(backbone.device)
-        batch = backbone.intermediate(normalize(pixels, backbone.info.statistics, backbone.dtype), layers)
-        for n, i in enumerate(chosen):
-            found[i] = tuple(_one(features, n, views[i]) for features in batch)
-        start += len(chosen)
-    return [found[i] for i in range(len(views))]
-
-
-def _one(batch: Features, n: int, view: View) -> Features:
-    part = slice(n, n + 1)
-    rows, cols = batch.patches.shape[1:3]
-    return Features(
-        batch.cls[part], batch.registers[part], batch.patches[part], Grid(rows, cols, (view.size,), (view.span,))
-    )

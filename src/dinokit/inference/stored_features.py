@@ -13,7 +13,7 @@ from dinokit.errors import UserError
 from dinokit.images.read import Picture, read
 from dinokit.inference.backbone import Backbone
 from dinokit.inference.cache import FeatureCache, hash_of
-from dinokit.inference.layers import Look, encode_layers, lay_out_view
+from dinokit.inference.layers import Look, lay_out_view
 from dinokit.inference.views import View
 
 CHUNK = 16
@@ -37,7 +37,7 @@ class StoredFeatures(Sequence[tuple[Features, ...]]):
         self.backbone, self.pictures, self.look, self.cache = backbone, pictures, look.of(backbone), cache
         self.reduce = reduce
         self._keys: dict[int, str] = {}
-        view = json.dumps([self.look.layers, self.look.size])
+        view = json.dumps([self.look.layers, self.look.size, self.look.tile])
         self._common = (backbone.fingerprint, str(backbone.dtype), view) + (() if reduce is None else reduce[:1])
 
     def __len__(self) -> int:
@@ -68,7 +68,7 @@ class StoredFeatures(Sequence[tuple[Features, ...]]):
         return self._encode(indices, [self._view(i) for i in indices])
 
     def _encode(self, indices: Sequence[int], views: Sequence[View]) -> list[tuple[Features, ...]]:
-        found = encode_layers(self.backbone, views, self.look.layers)
+        found = self.backbone.encode_layers(views, self.look.layers, tile=self.look.tile)
         for i, layers in zip(indices, found, strict=True):
             if not all(bool(part.isfinite().all()) for layer in layers for part in (layer.cls, layer.patches)):
                 what = f"the features of {self.pictures.place(i)} are not finite"
@@ -86,7 +86,7 @@ class StoredFeatures(Sequence[tuple[Features, ...]]):
     def look_at(self, pictures: Sequence[Picture]) -> list[tuple[Features, ...]]:
         """The features of changed pictures, which are not kept."""
         views = [lay_out_view(self.backbone, picture, self.look, "a changed picture") for picture in pictures]
-        return encode_layers(self.backbone, views, self.look.layers)
+        return self.backbone.encode_layers(views, self.look.layers, tile=self.look.tile)
 
     def _view(self, i: int) -> View:
         return lay_out_view(self.backbone, self.picture(i), self.look, self.pictures.place(i))

@@ -13,32 +13,32 @@ import torch
 from torch import Tensor
 
 from dinokit.backbones.features import Features, Grid
-from dinokit.images.tiles import plan_tiles
+from dinokit.images.tiles import Tiling, plan_tiles
 
 
-def encode_tiles(run: Callable[[Tensor], Features], view: Tensor, side: int, cell: int, several: int) -> Features:
-    """Features of one picture, on the CPU.
+def encode_tiles(
+    run: Callable[[Tensor], tuple[Features, ...]], view: Tensor, side: int, cell: int, several: int
+) -> tuple[Features, ...]:
+    """Features of one picture at some layers, on the CPU.
 
-    run: uint8 [b, C, h, w] -> `Features`. view: uint8 [C, H, W]. side: of a tile, in pixels. cell: pixels of a side
-    of the cells that tiles begin at; both sides of the view and `side` are multiples of it. several: tiles that go
-    through the network at a time.
+    run: uint8 [b, C, h, w] -> `Features` of each layer. view: uint8 [C, H, W]. side: of a tile, in pixels. cell: pixels
+    of a side of the cells that tiles begin at; both sides of the view and `side` are multiples of it. several: tiles
+    that go through the network at a time.
     """
     plan = plan_tiles(view.shape[1] // cell, view.shape[2] // cell, side // cell)
-    blend: _Blend | None = None
+    blends: list[_Blend] = []
     for first in range(0, len(plan.places), several):
         places = plan.places[first : first + several]
         tiles = [
             view[:, top * cell : (top + plan.height) * cell, left * cell : (left + plan.width) * cell]
             for top, left in places
         ]
-        found = run(torch.stack(tiles)).to("cpu")
-        finer = found.patches.shape[1] // plan.height  # cells of the features in a cell of the plan
-        blend = blend or _Blend.make(plan.rows * finer, plan.cols * finer, found)
-        for number, (top, left) in enumerate(places):
-            weights = plan.weights(top, left).repeat_interleave(finer, 0).repeat_interleave(finer, 1)
-            blend.add(found, number, (top * finer, left * finer), weights)
-    assert blend is not None  # a plan has at least one tile
-    return blend.features(len(plan.places), (view.shape[1], view.shape[2]))
+        found = [features.to("cpu") for features in run(torch.stack(tiles))]
+        blends = blends or [_Blend.make(plan, features) for features in found]
+        for blend, features in zip(blends, found, strict=True):
+            for number, (top, left) in enumerate(places):
+                blend.add(features, number, (top, left), plan.weights(top, left))
+    return tuple(blend.features(len(plan.places), (view.shape[1], view.shape[2])) for blend in blends)
 
 
 @dataclass
@@ -52,16 +52,21 @@ class _Blend:
     weights: Tensor
     """[h, w, 1]"""
 
+    finer: int
+    """Cells of the features along a side of a cell of the plan."""
+
     @staticmethod
-    def make(rows: int, cols: int, like: Features) -> _Blend:
+    def make(plan: Tiling, like: Features) -> _Blend:
+        finer = like.patches.shape[1] // plan.height
+        rows, cols = plan.rows * finer, plan.cols * finer
         patches = torch.zeros(rows, cols, like.patches.shape[-1])
-        return _Blend(
-            torch.zeros_like(like.cls[0]), torch.zeros_like(like.registers[0]), patches, torch.zeros(rows, cols, 1)
-        )
+        sums = torch.zeros_like(like.cls[0]), torch.zeros_like(like.registers[0])
+        return _Blend(*sums, patches, torch.zeros(rows, cols, 1), finer)
 
     def add(self, found: Features, number: int, place: tuple[int, int], weights: Tensor) -> None:
-        """Add tile `number` of `found`, whose first cell is at `place`."""
-        (top, left), (height, width) = place, weights.shape
+        """Add tile `number` of `found`, whose first cell of the plan is at `place`."""
+        weights = weights.repeat_interleave(self.finer, 0).repeat_interleave(self.finer, 1)
+        (top, left), (height, width) = (self.finer * start for start in place), weights.shape
         here = (slice(top, top + height), slice(left, left + width))
         self.patches[here].addcmul_(found.patches[number], weights[..., None])
         self.weights[here].add_(weights[..., None])

@@ -28,7 +28,7 @@ from dinokit.heads.few_shot import FewShot, measure_few_shot
 from dinokit.heads.fit import FitSettings
 from dinokit.heads.fit_classifier import Method, Trained, fit_linear, fit_logistic, fit_neighbours
 from dinokit.heads.pooling import Pooling, mean_cells
-from dinokit.heads.published_classifier import POOLING, is_published_classifier, read_published_classifier
+from dinokit.heads.published_classifier import POOLING, check_names, read_published_classifier
 from dinokit.heads.saved import backbone_of, fill_head, interpreting, load_head, save_head
 from dinokit.images.geometry import fit_to_grid
 from dinokit.images.read import read
@@ -184,20 +184,9 @@ class Classifier(PictureTask[Classification]):
         save_head(Path(folder), "classify", self.backbone, settings, head.state_dict())
 
     @classmethod
-    def load(
-        cls,
-        folder: str | os.PathLike[str],
-        backbone: Backbone | None = None,
-        classes: Sequence[str] = (),
-    ) -> Classifier:
-        """A head that `save` wrote, or a published file with `weight` [K, 2 D] and `bias` [K].
-
-        backbone: the one it was trained on; None: loaded by its name (a published file does not tell it). classes:
-        names for those of a published file; without them, their numbers.
-        """
+    def load(cls, folder: str | os.PathLike[str], backbone: Backbone | None = None) -> Classifier:
+        """A head that `save` wrote. backbone: the one it was trained on; None: loaded by its name."""
         folder = Path(folder)
-        if is_published_classifier(folder):
-            return cls._load_published(folder, backbone, classes)
         backbone = load(backbone_of(folder)) if backbone is None else backbone
         settings, state = load_head(folder, "classify", backbone)
         with interpreting(folder):
@@ -210,15 +199,16 @@ class Classifier(PictureTask[Classification]):
         return classifier
 
     @classmethod
-    def _load_published(cls, path: Path, backbone: Backbone | None, classes: Sequence[str]) -> Classifier:
-        if backbone is None:
-            raise UserError(f"{path} does not say which backbone it belongs to", "give the backbone (--model)")
-        head = read_published_classifier(path, backbone.embed_dim)
-        count = len(head.bias)
-        if classes and len(classes) != count:
-            raise UserError(f"{len(classes)} names for the {count} classes of {path}", "give one for each")
+    def from_published(
+        cls, file: str | os.PathLike[str], backbone: Backbone, classes: Sequence[str] = ()
+    ) -> Classifier:
+        """Meta's ImageNet head: a file with `weight` [K, 2 D] and `bias` [K], trained on `backbone`.
+
+        classes: their names; without them, their numbers. Raises `UserError` for other contents or another backbone.
+        """
+        head = read_published_classifier(Path(file), backbone.embed_dim)
         classifier = cls(backbone, method="linear", features=POOLING)
-        classifier._take(head, POOLING, tuple(classes) or tuple(map(str, range(count))), several=False)
+        classifier._take(head, POOLING, check_names(classes, len(head.bias), file), several=False)
         return classifier
 
     def _examples(self, pictures: Labelled, cache: FeatureCache, track: Track) -> Examples:

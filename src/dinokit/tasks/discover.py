@@ -130,8 +130,11 @@ class Discoverer(PictureTask[Discovery]):
         Raises `UserError` for a file of another form, missing pictures and a file without objects.
         """
         known = read_objects(annotations)
-        found = self.predict_each([entry.path for entry in known], batch_size)
-        return score_boxes([one.boxes[0] if len(one.boxes) else None for one in found], known)
+        boxes = []
+        for entry, one in zip(known, self.predict_each([entry.path for entry in known], batch_size), strict=True):
+            entry.check_size(one.picture.shape[:2])
+            boxes.append(one.boxes[0] if len(one.boxes) else None)
+        return score_boxes(boxes, known)
 
     def _each(
         self,

@@ -27,8 +27,16 @@ class KnownObjects:
     """A picture and the boxes of its objects."""
 
     path: Path
+    size: tuple[int, int]
+    """Height and width in pixels."""
     boxes: NDArray[np.float64]
     """[N, 4]: x0, y0, x1, y1 in pixels; at least one."""
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Raise `UserError` if the picture has another size (height, width) than the boxes are meant for."""
+        if size != self.size:
+            what = f"the boxes of {self.path} are those of {self.size[1]} x {self.size[0]} px"
+            raise UserError(what, f"it is {size[1]} x {size[0]}: give the pictures that were annotated")
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ def read_objects(annotations: str | os.PathLike[str]) -> list[KnownObjects]:
         boxes = np.array([one.box for one in picture.instances if not one.crowd]).reshape(-1, 4)
         boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
         if len(boxes):
-            known.append(KnownObjects(picture.path, boxes))
+            known.append(KnownObjects(picture.path, (picture.height, picture.width), boxes))
     if not known:
         raise UserError(f"{os.fspath(annotations)} has no picture with an object", "name pictures with boxes")
     return known

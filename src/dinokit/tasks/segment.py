@@ -6,8 +6,8 @@ The head learns from labelled pixels drawn at random (`heads.pixels`), from feat
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from dinokit.heads.augment import Augmentation
 from dinokit.heads.dense import LinearDenseHead
 from dinokit.heads.fit import Candidate, Fit, FitSettings, Fitted, Material
 from dinokit.heads.pixels import LabelledMap, PixelBatch, look_and_draw, outputs_at_pixels, outputs_for_picture
+from dinokit.heads.published_classifier import check_names
+from dinokit.heads.published_segmentation import WEIGHT, read_layers, read_published_segmentation
 from dinokit.heads.saved import backbone_of, fill_head, interpreting, load_head, save_head
 from dinokit.heads.segmentation_scores import ConfusionMatrix, SegmentationScore
 from dinokit.images.cells import PixelMap
@@ -42,6 +44,8 @@ from dinokit.tasks.task import PictureTask
 __all__ = ["Segmenter"]
 
 LAYERS = (-4, -3, -2, -1)
+PUBLISHED_SIZE = 512
+"""Short side, and side of the sliding window, at which heads of Meta's code are evaluated."""
 SAMPLED = 1024
 """Labelled pixels that are drawn of each picture at each step."""
 
@@ -75,14 +79,17 @@ class Segmentation:
 
 
 class Segmenter(PictureTask[Segmentation]):
-    """Gives every pixel a class. `fit` it on pictures with masks, or `load` one.
+    """Gives every pixel a class. `fit` it on pictures with masks, `load` one, or take one that Meta's code trained.
 
     size: the short side at which pictures are looked at; larger gives finer borders. layers: blocks whose features
-    the head reads.
+    the head reads. tile: the side in pixels of a window that slides over larger pictures; None: in one pass, as long
+    as memory suffices.
     """
 
-    def __init__(self, backbone: Backbone, size: Size | None = None, layers: Sequence[int] = LAYERS) -> None:
-        super().__init__(backbone, Look(tuple(layers), size))
+    def __init__(
+        self, backbone: Backbone, size: Size | None = None, layers: Sequence[int] = LAYERS, tile: int | None = None
+    ) -> None:
+        super().__init__(backbone, Look(tuple(layers), size, tile))
         self.classes: tuple[str, ...] = ()
         self.head: LinearDenseHead | None = None
 
@@ -144,7 +151,7 @@ class Segmenter(PictureTask[Segmentation]):
         for mirrored in (False, True) if flip else (False,):
             view = whole[:, ::-1].copy() if mirrored else whole
             for scale in scales:
-                look = Look(self.look.layers, _scaled(self.look.size, scale, whole))
+                look = replace(self.look, size=_scaled(self.look.size, scale, whole))
                 [seen] = read_pictures(self.backbone, [view], look)
                 found.append(self._outputs(seen, mirrored))
         return self._decide(found, whole)
@@ -164,21 +171,53 @@ class Segmenter(PictureTask[Segmentation]):
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the trained head; `load` reads it."""
-        settings = {"classes": self.classes, "layers": self.look.layers, "size": self.look.size}
+        settings = {"classes": self.classes, "layers": self.look.layers, "size": self.look.size, "tile": self.look.tile}
         save_head(Path(folder), "segment", self.backbone, settings, self._trained().state_dict())
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], backbone: Backbone | None = None) -> Segmenter:
-        """A head that `save` wrote. backbone: the one it was trained on; None: loaded by its name."""
+    def load(
+        cls, folder: str | os.PathLike[str], backbone: Backbone | None = None, tile: int | None = None
+    ) -> Segmenter:
+        """A head that `save` wrote. backbone, tile: those it was trained with; None: loaded by its name, the same."""
         backbone = load(backbone_of(Path(folder))) if backbone is None else backbone
         settings, state = load_head(Path(folder), "segment", backbone)
         with interpreting(Path(folder)):
-            segmenter = cls(backbone, _size(settings["size"]), settings["layers"])
-            segmenter.classes = tuple(map(str, settings["classes"]))
-        segmenter.head = segmenter._build_head(len(segmenter.classes), 0)
-        fill_head(segmenter.head, state, folder)
-        segmenter.head.eval()
-        return segmenter
+            tile = settings["tile"] if tile is None else tile
+            segmenter = cls(backbone, _size(settings["size"]), settings["layers"], tile)
+            classes = tuple(map(str, settings["classes"]))
+        return segmenter._take(segmenter._build_head(len(classes), 0), state, classes, folder)
+
+    @classmethod
+    def from_published(
+        cls,
+        file: str | os.PathLike[str],
+        backbone: Backbone,
+        size: Size = PUBLISHED_SIZE,
+        layers: Sequence[int] | None = None,
+        tile: int | None = PUBLISHED_SIZE,
+        classes: Sequence[str] = (),
+    ) -> Segmenter:
+        """A linear head that Meta's public code trained on `backbone`; size and tile are those of its evaluation.
+
+        layers: None for the last block, or the last ones, as many as the head has place for. classes: their names;
+        without them, their numbers. Raises `UserError` for a file that holds no such head, one of another width, and
+        another number of classes.
+        """
+        state = read_published_segmentation(Path(file))
+        layers = layers or read_layers(state, layer_widths(backbone, range(backbone.depth)), file)
+        segmenter, count = cls(backbone, size, layers, tile), len(state[WEIGHT])
+        names = check_names(classes, count, file)
+        widths = layer_widths(backbone, segmenter.look.layers)
+        head = LinearDenseHead(widths, count, class_token=state[WEIGHT].shape[1] == 2 * sum(widths))
+        return segmenter._take(head, state, names, file)
+
+    def _take(
+        self, head: LinearDenseHead, state: Mapping[str, Tensor], classes: tuple[str, ...], where: object
+    ) -> Segmenter:
+        """Become the segmenter of these weights, that `where` holds."""
+        fill_head(head, state, where)
+        self.head, self.classes = head.eval(), classes
+        return self
 
     def _build_head(self, classes: int, seed: int) -> LinearDenseHead:
         with torch.random.fork_rng(devices=[]):

@@ -17,9 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dinokit.checkpoints.save import write_atomically
 from dinokit.data.listing import find_pictures
-from dinokit.data.object_masks import VOID, Labels, MaskSource, encode_objects, object_colours, read_objects
+from dinokit.data.object_masks import (
+    VOID,
+    Labels,
+    MaskSource,
+    has_numbers,
+    object_colours,
+    read_numbers,
+    read_objects,
+)
 from dinokit.data.video import Video, VideoSource, open_video
 from dinokit.errors import UserError
 from dinokit.heads.propagate import Memory, PropagateSettings, to_cells, to_pixels
@@ -28,7 +35,8 @@ from dinokit.images.draw import Pixels, blend
 from dinokit.images.geometry import Size
 from dinokit.images.read import Picture
 from dinokit.inference.backbone import Backbone
-from dinokit.inference.layers import Look, encode_layers, lay_out_view
+from dinokit.inference.layers import Look, lay_out_view
+from dinokit.tasks.results import save_labels
 
 __all__ = ["TrackedFrame", "Tracker"]
 
@@ -61,7 +69,7 @@ class TrackedFrame:
 
     def save(self, path: str | Path) -> None:
         """Write the labels as an indexed PNG, whose values are the object numbers."""
-        write_atomically(Path(path), encode_objects(self.labels))
+        save_labels(Path(path), self.labels, object_colours())
 
 
 class Tracker:
@@ -108,9 +116,10 @@ class Tracker:
         if 0 not in true or not counted:
             what = "the first frame" if 0 not in true else "other frames"
             raise UserError(f"{masks} has no mask for {what}", "name the masks as the frames are named")
-        following = Following(self, read_objects(true[0], str(true[0])))
+        read = read_numbers if has_numbers(read_numbers(true[0])) else read_objects
+        following = Following(self, read(true[0]))
         found = (frame for frame in following.through(video) if frame.number in counted)
-        pairs = ((one.labels, _read_true(true[one.number], one.labels.shape)) for one in found)
+        pairs = ((one.labels, _of_size(read(true[one.number]), one.labels.shape, true[one.number])) for one in found)
         return score_video(pairs, following.objects)
 
 
@@ -161,7 +170,7 @@ class Following:
         """The patch features of a frame, each of length 1: [h, w, D]."""
         backbone, look = self.tracker.backbone, self.tracker.look
         view = lay_out_view(backbone, picture, look, "the frame")
-        ((features,),) = encode_layers(backbone, [view], look.layers)
+        ((features,),) = backbone.encode_layers([view], look.layers)
         return normalize(features.patches[0], dim=-1)
 
 
@@ -183,11 +192,10 @@ def match_masks(video: Video, paths: list[Path], name: str) -> dict[int, Path]:
     return {places[path.stem]: path for path in paths}
 
 
-def _read_true(path: Path, shape: tuple[int, ...]) -> Labels:
-    found = read_objects(path, str(path))
-    if found.shape != shape:
-        raise UserError(f"{path} is {found.shape[1]} x {found.shape[0]} px", f"its frame is {shape[1]} x {shape[0]}")
-    return found
+def _of_size(mask: Labels, shape: tuple[int, ...], path: Path) -> Labels:
+    if mask.shape != shape:
+        raise UserError(f"{path} is {mask.shape[1]} x {mask.shape[0]} px", f"its frame is {shape[1]} x {shape[0]}")
+    return mask
 
 
 def _rim(labels: Labels) -> NDArray[np.bool_]:

@@ -1,5 +1,7 @@
 """`dinokit classify`: which class a picture belongs to, learnt from labelled pictures."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -7,10 +9,9 @@ from dinokit.cli.learning import head_folder
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Json, Layers, Out, Pixels, Whole
 from dinokit.cli.verb import JOBS, Verb
-from dinokit.errors import UserError
 
 if TYPE_CHECKING:
-    from dinokit.inference.backbone import Backbone
+    from dinokit.tasks.classify import Classifier
 
 VERB = Verb(
     "classify",
@@ -126,13 +127,12 @@ def predict(
     from dinokit.cli.output import print_json, put, track, warn
     from dinokit.images.read import name_of
     from dinokit.inference.views import expand
-    from dinokit.tasks.classify import Classifier
     from dinokit.tasks.classify_results import prediction_table
     from dinokit.tasks.results import each_readable
     from dinokit.tasks.task import BATCH
 
     sources = expand(list(images))
-    classifier = Classifier.load(head, _backbone(head, model, opening))
+    classifier = _open(head, model, opening)
     found = each_readable(classifier.predict_each, sources, warn, BATCH)
     rows = []
     with prediction_table(out, classifier.classes) as add:
@@ -176,14 +176,12 @@ def evaluate(
         Print one JSON object: top1, top5, mean_per_class, mean_ap, calibration_error (%), by_class.
     """
     from dinokit.cli.output import print_json, put, say, track
-    from dinokit.tasks.classify import Classifier
     from dinokit.tasks.results import check_name, save_picture
 
     for path in (confusion, mistakes):
         if path is not None:
             check_name(path)
-    backbone = _backbone(head, model, opening)
-    score = Classifier.load(head, backbone).evaluate(data, track=track)
+    score = _open(head, model, opening).evaluate(data, track=track)
     if confusion is not None:
         save_picture(confusion, score.draw_confusion())
     if mistakes is not None and score.mistakes:
@@ -240,7 +238,8 @@ def fewshot(
         put(row.describe())
 
 
-def _backbone(head: Path, model: str | None, opening: Opening) -> "Backbone":
-    if model is None and head.is_file():
-        raise UserError(f"{head} does not say which backbone it belongs to", "name it with --model")
-    return opening.of_head(head) if model is None else opening.backbone(model)
+def _open(head: Path, model: str | None, opening: Opening) -> Classifier:
+    from dinokit.tasks.classify import Classifier
+
+    backbone = opening.of_head(head, model)
+    return (Classifier.from_published if head.is_file() else Classifier.load)(head, backbone)

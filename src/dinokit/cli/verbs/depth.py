@@ -95,7 +95,7 @@ def predict(
     *,
     out: Out = Path("depth"),
     format: Literal["png", "npy", "pfm", "exr"] = "png",
-    model: Model = BUNDLED,
+    model: Model | None = None,
     size: Pixels | None = None,
     opening: Opening = AUTO,
     json: Json = False,
@@ -113,7 +113,7 @@ def predict(
     format
         png: 16-bit millimetres, up to 65 m; npy, pfm, exr: float metres.
     model
-        The backbone of a published head; the folder of `fit` knows its own.
+        The backbone of a published head; that of a folder is known.
     size
         Short side in pixels at which pictures are looked at; without it, the head's own, 768 for a published one.
     json
@@ -140,7 +140,7 @@ def evaluate(
     /,
     *,
     align: Json = False,
-    model: Model = BUNDLED,
+    model: Model | None = None,
     size: Pixels | None = None,
     opening: Opening = AUTO,
     json: Json = False,
@@ -156,7 +156,7 @@ def evaluate(
     align
         Bring the depth of each picture to the true one by scale and shift first: how good its form is.
     model
-        The backbone of a published head; the folder of `fit` knows its own.
+        The backbone of a published head; that of a folder is known.
     size
         Short side in pixels at which pictures are looked at; without it, the head's own, 768 for a published one.
     json
@@ -175,9 +175,10 @@ def evaluate(
         )
 
 
-def _open(head: Path, model: str, size: int | None, opening: Opening) -> DepthEstimator:
+def _open(head: Path, model: str | None, size: int | None, opening: Opening) -> DepthEstimator:
     from dinokit.tasks.depth import DepthEstimator
 
+    backbone = opening.of_head(head, model)
     if head.is_file():
-        return DepthEstimator.from_published(head, opening.backbone(model), size)
-    return DepthEstimator.load(head, opening.of_head(head), size)
+        return DepthEstimator.from_published(head, backbone, size)
+    return DepthEstimator.load(head, backbone, size)

@@ -1,11 +1,17 @@
 """`dinokit segment`: a class for every pixel, learnt from pictures with masks."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dinokit.cli.learning import SETTINGS, Learning, head_folder
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Flag, Json, Layers, Out, Pixels, Scales, Whole
 from dinokit.cli.verb import JOBS, Verb
+
+if TYPE_CHECKING:
+    from dinokit.tasks.segment import Segmenter
 
 VERB = Verb(
     "segment",
@@ -18,7 +24,7 @@ VERB = Verb(
         "dinokit segment evaluate streets-head streets/val",
     ),
     "Pictures lie in DATA/images, indexed or grey masks of the same names in DATA/masks; DATA/classes.txt names the "
-    "classes, one a line from 0.",
+    "classes, one a line from 0. HEAD may also be a linear head that Meta's code trained, with --model.",
     (
         ("fit", "Train a head on pictures with masks."),
         ("predict", "Write the classes of pictures as indexed PNG, and in colours over the picture."),
@@ -36,6 +42,7 @@ def fit(
     model: Model = BUNDLED,
     size: Pixels | None = None,
     layers: Layers | None = None,
+    tile: Whole | None = None,
     ignore: Whole = 255,
     balance: float = 0.0,
     augment: Flag = False,
@@ -57,6 +64,8 @@ def fit(
         Short side in pixels at which pictures are looked at; larger gives finer borders and takes longer.
     layers
         Blocks whose features the head reads, negative from the end; without it, the last four.
+    tile
+        Side in pixels of a window that slides over larger pictures; without it, they are seen at once.
     ignore
         The mask value that counts for nothing.
     balance
@@ -71,7 +80,7 @@ def fit(
     from dinokit.tasks.segment import LAYERS, Segmenter
 
     with head_folder(out) as keep:
-        segmenter = Segmenter(opening.backbone(model), size, layers or LAYERS)
+        segmenter = Segmenter(opening.backbone(model), size, layers or LAYERS, tile)
         fitted = segmenter.fit(
             data,
             validation,
@@ -97,6 +106,8 @@ def predict(
     out: Out = Path("segments"),
     flip: Flag = False,
     scales: Scales | None = None,
+    model: Model | None = None,
+    tile: Whole | None = None,
     opening: Opening = AUTO,
     json: Json = False,
 ) -> None:
@@ -105,7 +116,7 @@ def predict(
     Parameters
     ----------
     head
-        The folder that `fit` wrote.
+        The folder that `fit` wrote, or a file that Meta's code trained (name its --model).
     images
         Pictures, folders or patterns.
     out
@@ -114,15 +125,18 @@ def predict(
         Look at each picture mirrored too, and take the mean.
     scales
         Look at each picture at these multiples of the size, and take the mean.
+    model
+        The backbone of a published head; that of a folder is known.
+    tile
+        Side in pixels of a window that slides over larger pictures; without it, as the head was trained.
     json
         Print one JSON object: the files, and the share of each class in each picture.
     """
     from dinokit.cli.output import print_json, put, track, warn
     from dinokit.inference.views import expand
     from dinokit.tasks.results import predict_files
-    from dinokit.tasks.segment import Segmenter
 
-    segmenter = Segmenter.load(head, opening.of_head(head))
+    segmenter = _open(head, model, tile, opening)
     sources, found = expand(images), []
     results = predict_files(
         lambda source: segmenter.predict_with_care(source, scales or (1.0,), flip), sources, out, ".png", warn
@@ -141,6 +155,8 @@ def evaluate(
     /,
     *,
     ignore: Whole = 255,
+    model: Model | None = None,
+    tile: Whole | None = None,
     opening: Opening = AUTO,
     json: Json = False,
 ) -> None:
@@ -149,21 +165,33 @@ def evaluate(
     Parameters
     ----------
     head
-        The folder that `fit` wrote.
+        The folder that `fit` wrote, or a file that Meta's code trained (name its --model).
     data
         A folder with images/ and masks/, a CSV file with the columns of both paths, or a COCO file.
     ignore
         The mask value that counts for nothing.
+    model
+        The backbone of a published head; that of a folder is known.
+    tile
+        Side in pixels of a window that slides over larger pictures; without it, as the head was trained.
     json
         Print one JSON object: miou, pixel_accuracy, mean_accuracy (%), iou by class (null where there is none).
     """
     from dinokit.cli.output import print_json, put, track
-    from dinokit.tasks.segment import Segmenter
 
-    score = Segmenter.load(head, opening.of_head(head)).evaluate(data, ignore=ignore, track=track)
+    score = _open(head, model, tile, opening).evaluate(data, ignore=ignore, track=track)
     if json:
         print_json({**score.to_row(), "iou": score.by_class()})
         return
     put(f"mean IoU {score.miou:.1f} %, pixel accuracy {score.pixel_accuracy:.1f} %")
     for name, value in score.by_class().items():
         put(f"{'–' if value is None else f'{value:.1f}':>6}  {name}")
+
+
+def _open(head: Path, model: str | None, tile: int | None, opening: Opening) -> Segmenter:
+    from dinokit.tasks.segment import PUBLISHED_SIZE, Segmenter
+
+    backbone = opening.of_head(head, model)
+    if head.is_file():
+        return Segmenter.from_published(head, backbone, tile=tile or PUBLISHED_SIZE)
+    return Segmenter.load(head, backbone, tile)
