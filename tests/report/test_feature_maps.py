@@ -45,12 +45,20 @@ def test_the_foreground_is_the_thing_and_not_the_border(sign: int) -> None:
     assert front[~inside].mean() < 0.1
 
 
+def test_what_changes_evenly_over_the_photo_is_no_foreground() -> None:
+    patches, inside = disc_on_ground()
+    slope = np.linspace(-2, 2, 20)[:, None, None] * np.random.default_rng(3).normal(size=32)
+    front = feature_maps.foreground((patches + slope).astype(np.float32))
+    assert front[inside].mean() > 0.9
+    assert front[~inside].mean() < 0.1
+
+
 def test_a_uniform_border_is_background_even_where_the_thing_touches_it_more() -> None:
-    """A bird at the edge before a sky that holds the other three."""
+    """Wings and body reach all four edges, the sky is left in the corners."""
     sky, parts = np.ones(32, np.float32), random_patches(20, 24, 32, seed=2)
     inside = np.zeros((20, 24), dtype=bool)
-    inside[8:] = True
-    inside[:, 2:6] = True
+    inside[6:14] = True
+    inside[:, 4:20] = True
     ground = sky + 0.1 * random_patches(20, 24, 32)
     front = feature_maps.foreground(np.where(inside[..., None], parts - 1, ground).astype(np.float32))
     assert front[inside].mean() > 0.8

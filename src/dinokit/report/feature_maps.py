@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dinokit.heads.background import background_score
 from dinokit.heads.colours import principal_axes
 from dinokit.heads.correspondence import mutual_nearest
-from dinokit.heads.patches import Floats, unit_length
+from dinokit.heads.patches import Floats, unit_length, without_trend
 
 ENOUGH_FOR_MEAN = 6
 """Photos whose mean says more of what all photos share than of the single ones."""
@@ -53,10 +53,11 @@ def foreground(patches: Floats) -> Floats:
     """How much a patch belongs to the foreground, [h, w, D] -> [h, w] from 0 to 1.
 
     The first principal component, averaged over 3 x 3 patches and cut softly where Otsu's threshold splits it best in
-    two. Background is the side that is more of one kind and holds more of the border; see `heads/background.py`.
+    two; what changes evenly over the photo is taken out first, as `discover` does. Background is the side that is more
+    of one kind and holds more of the border; see `heads/background.py`.
     """
     h, w = patches.shape[:2]
-    unit = unit_length(patches)
+    unit = unit_length(without_trend(patches))
     mean, axis = principal_axes(unit.reshape(h * w, -1), 1)
     part = box_mean(((unit - mean) @ axis).reshape(h, w), 1)
     above = part - _otsu_threshold(part)
