@@ -65,7 +65,7 @@ def test_the_budget_derives_the_run_and_what_was_set_stays(
 ) -> None:
     monkeypatch.setattr("dinokit.pretrain.budget.LEAST_STEPS", 1)
     out = tmp_path / "run"
-    assert main(["pretrain", str(PICTURES), "--out", str(out), "--budget", "3s", *SMALL]) == 0
+    assert main(["pretrain", str(PICTURES), "--out", str(out), "--budget", "6s", *SMALL]) == 0
     said = capsys.readouterr().err
     recipe = tomllib.loads((out / "recipe.toml").read_text())
     steps = recipe["run"]["steps"]

@@ -1,7 +1,8 @@
 """Patch features as colours: their first three principal components as red, green and blue.
 
 Fitted once and applied to any number of pictures, one colour is one kind of thing in all of them, and a video does not
-flicker. Oquab et al. 2023 (DINOv2), section 7.4.
+flicker. Oquab et al. 2023 (DINOv2), section 7.4. Of several pictures the components are those in which the patches of
+one picture differ: what each picture is as a whole would fill them otherwise.
 """
 
 from __future__ import annotations
@@ -33,8 +34,7 @@ class PatchColours:
     @staticmethod
     def fit(patches: Sequence[Floats]) -> PatchColours:
         """The colours of a set of pictures, each [h, w, D]."""
-        flat = np.concatenate([unit_length(p).reshape(-1, p.shape[-1]) for p in patches])
-        mean, axes = principal_axes(flat, 3)
+        flat, mean, axes = inner_axes(patches, 3)
         low, high = np.percentile((flat - mean) @ axes, _SPREAD, axis=0)
         return PatchColours(mean, axes, low, high)
 
@@ -54,6 +54,18 @@ def shared_pca_colours(patches: Sequence[Floats]) -> list[Bytes]:
     """As `pca_colours`, with the same directions for all pictures."""
     colours = PatchColours.fit(patches)
     return [colours.of(p) for p in patches]
+
+
+def inner_axes(patches: Sequence[Floats], count: int) -> tuple[Floats, NDArray[np.float64], NDArray[np.float64]]:
+    """Where the patches [h, w, D] of a set differ within its pictures.
+
+    Returns all patches at length one [N, D], their mean [D], and the first principal axes [D, count] of how they differ
+    from the mean of their own picture.
+    """
+    units = [unit_length(p).reshape(-1, p.shape[-1]) for p in patches]
+    flat = np.concatenate(units)
+    _, axes = principal_axes(np.concatenate([unit - unit.mean(axis=0) for unit in units]), count)
+    return flat, flat.mean(axis=0, dtype=np.float64), axes
 
 
 def principal_axes(flat: Floats, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
