@@ -120,7 +120,7 @@ def match(data: Path, work: Path) -> dict[str, Image.Image]:
 def discover(data: Path, work: Path) -> dict[str, Image.Image]:
     """What stands out, segments, colours and alike places of four photographs."""
     discoverer = dinokit.Discoverer(dinokit.load("dinokit_vitt16"))
-    numbers, points = (311303, 547336, 475678, 165518), ((560, 250), (250, 250), (180, 230), (320, 330))
+    numbers, points = (311303, 547336, 475678, 165518), ((470, 200), (400, 280), (180, 230), (320, 330))
     photos = [find(data, number) for number in numbers]
     rows = [discoverer.predict(photos), discoverer.segments(photos), discoverer.colours(photos)]
     alike = [discoverer.similar(photo, point) for photo, point in zip(photos, points, strict=True)]
