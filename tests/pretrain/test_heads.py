@@ -54,8 +54,16 @@ def test_heads_start_small_and_without_bias() -> None:
 def test_projection_head_keeps_lengths_and_refuses_no_layers() -> None:
     torch.manual_seed(0)
     head = ProjectionHead(8, hidden_dim=16, out_dim=5, layers=2)
-    lengths = head(torch.randn(2, 7, 8)).norm(dim=-1)
-    assert lengths.shape == (2, 7)
+    lengths = head(torch.randn(14, 8)).norm(dim=-1)
+    assert lengths.shape == (14,)
     assert lengths.std().item() > 0, "projections must not be normalised here"
     with pytest.raises(ValueError, match="at least 1 layer"):
         ProjectionHead(8, layers=0)
+
+
+def test_projections_do_not_see_what_all_tokens_share() -> None:
+    torch.manual_seed(0)
+    head, tokens = ProjectionHead(8, hidden_dim=16, out_dim=5), torch.randn(14, 8)
+    for training in (True, False):
+        assert torch.allclose(head.train(training)(tokens), head(3 * tokens + 5), atol=1e-3)
+    assert not [name for name, _ in head.named_buffers()], "a checkpoint and the teacher have parameters alone"

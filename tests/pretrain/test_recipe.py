@@ -135,6 +135,14 @@ def test_a_length_and_a_budget_contradict_each_other(chosen: Mapping[str, Any]) 
         derived(chosen)
 
 
+def test_a_short_run_stays_with_small_crops() -> None:
+    recipe = derived({}, seconds=1500)
+    assert recipe.crop_sizes() == {64, 32}
+    assert seconds_of(recipe) == pytest.approx(1500, rel=0.02)
+    assert recipe.coding_rate.patch_after == recipe.stages[0].steps
+    assert recipe.optimizer.cooldown == pytest.approx(0.2 * recipe.run.steps, abs=2)
+
+
 def test_a_brief_run_learns_whole_pictures_alone_with_a_fast_teacher() -> None:
     brief, long = derived({}, seconds=400), derived({}, seconds=4000)
     assert brief.run.steps < 1000 < long.run.steps
@@ -165,7 +173,7 @@ def test_one_chosen_crop_size_brings_the_other(chosen: dict[str, int], sizes: se
         seen.add((recipe.crops.global_size, recipe.crops.local_size))
         return Speed(50)
 
-    derive_recipe({"crops": chosen}, 1000, 3600, torch.device("cpu"), measure)
+    derive_recipe({"crops": chosen}, 1000, 7200, torch.device("cpu"), measure)
     assert seen == sizes
 
 

@@ -24,9 +24,11 @@ STAGES = ((0.45, 64, 32), (0.35, 96, 48), (0.2, 128, 64))
 """Share of the time, global and local crop: small crops learn most in a minute, larger ones make the maps.
 The learning rate falls to zero over the last."""
 LEAST_STEPS = 100
+SHORT_STEPS = 3000
+"""Runs that are shorter than this with the first stage's crops stay with these: what limits them is the number of
+pictures seen (experiments/learning-speed)."""
 BRIEF_STEPS = 1000
-"""Runs shorter than this hold pictures apart more strongly, which keeps a fast teacher from collapsing, and leave the
-patch losses out, which would hold the class token back (experiments/learning-speed)."""
+"""Runs shorter than this leave the patch losses out, which would hold the class token back."""
 CPU_NETWORK = "dinokit_vitt16"
 GPU_NETWORK = "dinov3_vits16"
 
@@ -66,11 +68,15 @@ def derive_recipe(
     check_chosen(chosen)
     recipe = recipe_from_dict(chosen, _suit_machine(recipe_from_dict(chosen), pictures, device, chosen))
     plan = [(share, *_crop_sizes(large, small, chosen, recipe)) for share, large, small in STAGES]
-    speeds = []
+    speeds: list[Speed] = []
     for _, global_size, local_size in plan:
         crops = replace(recipe.crops, global_size=global_size, local_size=local_size)
         speeds.append(measure(replace(recipe, crops=crops)))
-        _refuse_too_short(seconds, recipe.run.batch / speeds[0].pictures_per_second)  # later stages are slower
+        step_seconds = recipe.run.batch / speeds[0].pictures_per_second
+        _refuse_too_short(seconds, step_seconds)  # later stages are slower
+        if seconds < SHORT_STEPS * step_seconds:
+            plan, speeds = [(share, global_size, local_size) for share, _, _ in plan], speeds * len(plan)
+            break
     training = seconds - _probes(seconds, speeds) * speeds[-1].probe_seconds
     stages = [
         Stage(max(round(share * training * speed.pictures_per_second / recipe.run.batch), 1), global_size, local_size)
@@ -152,13 +158,13 @@ def _suit_length(recipe: Recipe, stages: Sequence[Stage], pictures: int, probes:
 
 def _suit_coding_rate(settings: CodingRateSettings, steps: int, first: int) -> CodingRateSettings:
     if steps < BRIEF_STEPS:
-        return replace(settings, expansion_weight=3.0, patch_weight=0.0, match_weight=0.0)
+        return replace(settings, patch_weight=0.0, match_weight=0.0)
     return replace(settings, patch_after=first)
 
 
 def _momentum(steps: int, end: float = 0.0) -> float:
-    """The teacher averages over 50 steps of a brief run, 250 of others, and over more at their end."""
-    return 0.98 if steps < BRIEF_STEPS else max(0.996, end)
+    """The teacher averages over an eighth of a short run, 250 steps of others, and more at their end."""
+    return min(max(1 - 8 / steps, 0.98), 0.994) if steps < SHORT_STEPS else max(0.996, end)
 
 
 def _prototypes(pictures: int) -> int:
