@@ -138,9 +138,10 @@ def _suit_length(recipe: Recipe, stages: Sequence[Stage], pictures: int, probes:
     """What follows from the number of steps: warm-up, cool-down, teacher, losses, how often to save and probe."""
     steps, last = sum(stage.steps for stage in stages), stages[-1]
     prototypes = _prototypes(pictures)
+    sizes = {(stage.global_size, stage.local_size) for stage in stages}
     return replace(
         recipe,
-        stages=tuple(stages[:-1]),
+        stages=tuple(stages[:-1]) if len(sizes) > 1 else (),
         crops=replace(recipe.crops, global_size=last.global_size, local_size=last.local_size),
         optimizer=replace(recipe.optimizer, warmup=min(500, max(steps // 10, 100), steps // 2), cooldown=last.steps),
         teacher=replace(recipe.teacher, momentum=_momentum(steps), momentum_end=_momentum(steps, end=0.999)),
