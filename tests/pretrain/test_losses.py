@@ -8,7 +8,7 @@ import torch
 from helpers_golden import load_golden
 from torch import Tensor
 
-from dinokit.pretrain.losses.coding_rate import alignment, coding_rate
+from dinokit.pretrain.losses.coding_rate import alignment, coding_rate, spread
 from dinokit.pretrain.losses.dino import dino_loss
 from dinokit.pretrain.losses.gram import Negatives, gram_loss, resize_target
 from dinokit.pretrain.losses.ibot import ibot_loss
@@ -210,6 +210,13 @@ def test_coding_rate_falls_when_features_collapse_and_shows_nan() -> None:
     assert float(coding_rate(spread)) == pytest.approx(4 * math.log(3), abs=1e-5)  # all 8 directions: 8/2 ln(1 + 2)
     assert float(coding_rate(collapsed)) == pytest.approx(0.5 * math.log(17), abs=1e-5)  # one direction: ln(1 + 16)/2
     assert math.isnan(float(coding_rate(torch.full((8, 16), math.nan))))
+
+
+@pytest.mark.parametrize(("samples", "width"), [(4, 16), (16, 4), (8, 8)])
+def test_spread_is_0_for_equal_features_and_1_for_those_as_far_apart_as_can_be(samples: int, width: int) -> None:
+    apart = torch.eye(max(samples, width))[:samples, :width] if samples <= width else torch.eye(width).repeat(4, 1)
+    for features, expected in ((torch.ones(samples, width), 0.0), (apart, 1.0)):
+        assert float(spread(coding_rate(features), samples, width)) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("ignore", [False, True])

@@ -32,18 +32,21 @@ def test_rank_counts_directions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("features", "entropy", "message"),
+    ("features", "parts", "message"),
     [
-        (HEALTHY * 1e-3 + 1, 0.9, "features of different pictures are the same"),
-        (HEALTHY[:, :2] @ torch.eye(2, 32), 0.9, r"features fill only 2\.0 directions"),
-        (HEALTHY, 0.05, "few prototypes get all pictures"),
+        (HEALTHY * 1e-3 + 1, {}, "features of different pictures are the same"),
+        (HEALTHY[:, :2] @ torch.eye(2, 32), {}, r"features fill only 2\.0 directions"),
+        (HEALTHY, {"student_entropy": 0.05}, "few prototypes get all pictures"),
+        (HEALTHY, {"spread": 0.01}, "projections of different pictures are nearly the same"),
     ],
 )
-def test_each_kind_of_collapse_is_named_with_a_remedy(features: torch.Tensor, entropy: float, message: str) -> None:
+def test_each_kind_of_collapse_is_named_with_a_remedy(
+    features: torch.Tensor, parts: dict[str, float], message: str
+) -> None:
     with pytest.raises(CollapseError, match=message) as caught:
-        watch(features, {"student_entropy": entropy}, GRACE + PATIENCE + 100)
+        watch(features, parts, GRACE + PATIENCE + 100)
     assert caught.value.hint
-    [said] = [line for line in watch(features, {"student_entropy": entropy}, 100) if message.split()[0] in line]
+    [said] = [line for line in watch(features, parts, 100) if message.split()[0] in line]
     assert re.search(message + r".* at step 80: .*\w", said)
 
 

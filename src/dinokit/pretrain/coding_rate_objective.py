@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dinokit.errors import UserError
-from dinokit.pretrain.losses.coding_rate import alignment, coding_rate
+from dinokit.pretrain.losses.coding_rate import alignment, coding_rate, spread
 from dinokit.pretrain.objectives import Heads, Losses, StudentViews, Targets, Views, check_weights
 from dinokit.pretrain.prototype_head import ProjectionHead
 from dinokit.pretrain.schedules import Values
@@ -87,6 +87,8 @@ class CodingRateObjective:
             "distance": 1 - alignment(projected, targets.cls, ignore_diagonal=True),
             "expansion": torch.stack([self._rate(view) for view in projected[: len(student.global_cls)]]).mean(),
         }
+        _, samples, width = projected.shape
+        parts["spread"] = spread(parts["expansion"] * width, samples, width, s.epsilon)
         total = parts["distance"] - s.expansion_weight * parts["expansion"]
         for name, weight, patches, asked, shares in (
             ("patch", s.patch_weight, student.masked_patches, targets.masked, student.mask_weights),

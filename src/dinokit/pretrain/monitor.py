@@ -47,7 +47,8 @@ class Sign:
 def signs_of(health: Health, parts: Mapping[str, float], step: int) -> Iterator[Sign]:
     """What could be wrong, judged by the features' health and the parts of the loss."""
     variance, rank = health.variance, health.rank
-    used, spread = parts.get("student_entropy", 1.0), parts.get("target_entropy", 0.0)
+    used, vague = parts.get("student_entropy", 1.0), parts.get("target_entropy", 0.0)
+    apart = parts.get("spread", 1.0)
     yield Sign(
         "variance",
         f"features of different pictures are the same (variance {variance:.1e})",
@@ -64,6 +65,13 @@ def signs_of(health: Health, parts: Mapping[str, float], step: int) -> Iterator[
         rank < 3,
     )
     yield Sign(
+        "spread",
+        f"projections of different pictures are nearly the same (spread {apart:.2f} of 1)",
+        "lower optimizer.lr by a factor of 10 or more, or raise coding_rate.expansion_weight",
+        apart < 0.12,
+        apart < 0.02,
+    )
+    yield Sign(
         "use",
         f"few prototypes get all pictures (entropy {used:.2f} of 1)",
         "set dinov3.centring=sinkhorn-knopp, lower optimizer.lr, or lower dinov3.teacher_temperature_end to 0.04",
@@ -72,11 +80,11 @@ def signs_of(health: Health, parts: Mapping[str, float], step: int) -> Iterator[
     )
     yield Sign(
         "targets",
-        f"the teacher's targets say nothing (entropy {spread:.3f} of 1)",
+        f"the teacher's targets say nothing (entropy {vague:.3f} of 1)",
         "lower dinov3.teacher_temperature and its _end to 0.04, set dinov3.unit_prototypes=true, or use fewer "
         "prototypes",
-        spread > 0.97,
-        spread > 0.97 and step > UNIFORM_GRACE,
+        vague > 0.97,
+        vague > 0.97 and step > UNIFORM_GRACE,
     )
 
 

@@ -5,6 +5,8 @@ through a Cholesky factor: exact, cheap, differentiable, and NaN features give N
 Source: SimDINO (arXiv 2502.10385, section 3): loss = -alignment - gamma * coding_rate.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -24,6 +26,13 @@ def coding_rate(features: Tensor, epsilon: float = 0.5) -> Tensor:
         matrix = gram * (width / (samples * epsilon)) + torch.eye(len(gram), device=gram.device)
         factor = torch.linalg.cholesky_ex(matrix).L
         return torch.sum(factor.diagonal().log())
+
+
+def spread(rate: Tensor, samples: int, width: int, epsilon: float = 0.5) -> Tensor:
+    """Where a coding rate of [samples, width] lies between that of equal features, 0, and the greatest there is, 1."""
+    rank = min(samples, width)
+    least, most = (count / 2 * math.log1p(width / (count * epsilon)) for count in (1, rank))
+    return (rate - least) / max(most - least, 1e-9)
 
 
 def alignment(student: Tensor, teacher: Tensor, *, ignore_diagonal: bool = False) -> Tensor:
