@@ -12,8 +12,8 @@ CURVE: tuple[tuple[int, float], ...] = (
     (128_000, 44.7), (193_000, 48.8), (251_000, 50.2), (306_000, 53.0),
     (439_000, 57.1), (580_000, 63.8),
 )  # fmt: skip
-"""Pictures seen -> kNN top-1 in per cent on Imagenette's held-out labels, from experiments/learning-speed (up to 83,000)
-and experiments/bundled."""
+"""Pictures seen -> kNN top-1 in per cent on Imagenette's held-out labels: experiments/learning-speed up to 83,000, then
+experiments/bundled."""
 TEST = "kNN accuracy on the ten classes of Imagenette (random weights: 28 %)"
 
 
