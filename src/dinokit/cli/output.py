@@ -62,10 +62,16 @@ def tell(summary: dict[str, Any], line: str, listed: str, json: bool) -> None:
     """What became of a job: `line`, or the whole `summary` as JSON; `listed` says where the skipped pictures are."""
     if summary["skipped"]:
         say(f"{summary['summary']} ({listed})")
+    put_result(summary, line, json)
+
+
+def put_result(values: Any, text: str, json: bool) -> None:
+    """`values` as one JSON object, or the lines of `text` for people."""
     if json:
-        print_json(summary)
+        print_json(values)
     else:
-        put(line)
+        for line in text.splitlines():
+            put(line)
 
 
 def print_json(values: Any) -> None:

@@ -44,6 +44,11 @@ class DepthScore:
         """The figures, rounded for tables."""
         return {name: round(value, _DECIMALS) for name, value in vars(self).items()}
 
+    def describe(self) -> str:
+        """A line for people."""
+        figures = f"RMSE {self.rmse:.3f} m, AbsRel {self.abs_rel:.3f}, delta 1 {100 * self.delta1:.1f} %"
+        return f"{figures} (mean of {self.pictures} pictures)"
+
     @staticmethod
     def mean(scores: Sequence[DepthScore]) -> DepthScore:
         """The mean over pictures."""

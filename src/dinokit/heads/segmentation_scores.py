@@ -30,6 +30,11 @@ class SegmentationScore:
         values = zip(self.classes, self.iou, strict=True)
         return {name: None if math.isnan(value) else round(value, 2) for name, value in values}
 
+    def describe(self) -> str:
+        """The means, then a line for each class, for people."""
+        rows = (f"{'–' if value is None else f'{value:.1f}':>6}  {name}" for name, value in self.by_class().items())
+        return "\n".join((f"mean IoU {self.miou:.1f} %, pixel accuracy {self.pixel_accuracy:.1f} %", *rows))
+
 
 class ConfusionMatrix:
     """Counts pixels by true and predicted class, picture after picture."""

@@ -81,7 +81,7 @@ def fit(
     json
         Print one JSON object: score (on what was held out), chosen, temperature, classes.
     """
-    from dinokit.cli.output import print_json, put, track
+    from dinokit.cli.output import put_result, track
     from dinokit.heads.linear_probe import probe_settings
     from dinokit.tasks.classify import Classifier, default_features
 
@@ -90,10 +90,8 @@ def fit(
         classifier = Classifier(backbone, size, method, default_features(backbone, method, blocks, cells))
         found = classifier.fit(data, validation, settings=probe_settings(steps, seed), k=k, track=track, keep=keep)
         classifier.save(out)
-    if json:
-        print_json({**found.to_row(), "classes": classifier.classes})
-    else:
-        put(f"{found.describe(classifier.several)}; the head is in {out}")
+    text = f"{found.describe(classifier.several)}; the head is in {out}"
+    put_result({**found.to_row(), "classes": classifier.classes}, text, json)
 
 
 def predict(
@@ -175,7 +173,7 @@ def evaluate(
     json
         Print one JSON object: top1, top5, mean_per_class, mean_ap, calibration_error (%), by_class.
     """
-    from dinokit.cli.output import print_json, put, say, track
+    from dinokit.cli.output import put_result, say, track
     from dinokit.tasks.results import check_name, save_picture
 
     for path in (confusion, mistakes):
@@ -188,10 +186,8 @@ def evaluate(
         save_picture(mistakes, score.draw_mistakes())
     elif mistakes is not None:
         say(f"there are no mistakes to draw into {mistakes}")
-    if json:
-        print_json({**score.to_row(), "by_class": {name: round(value, 2) for name, value in score.by_class.items()}})
-    else:
-        put(score.describe())
+    by_class = {name: round(value, 2) for name, value in score.by_class.items()}
+    put_result({**score.to_row(), "by_class": by_class}, score.describe(), json)
 
 
 def fewshot(
@@ -226,16 +222,13 @@ def fewshot(
     json
         Print one JSON object: for each count mean, deviation and scores (top-1, %).
     """
-    from dinokit.cli.output import print_json, put, track
+    from dinokit.cli.output import put_result, track
     from dinokit.tasks.classify import COUNTS, Classifier
 
     classifier = Classifier(opening.backbone(model), size, method)
     found = classifier.few_shot(data, test, counts or COUNTS, draws, track=track)
-    if json:
-        print_json({"few_shot": [row.to_row() for row in found]})
-        return
-    for row in found:
-        put(row.describe())
+    text = "\n".join(row.describe() for row in found)
+    put_result({"few_shot": [row.to_row() for row in found]}, text, json)
 
 
 def _open(head: Path, model: str | None, opening: Opening) -> Classifier:

@@ -42,13 +42,10 @@ def convert(
     import warnings
 
     from dinokit.checkpoints.export import export_model
-    from dinokit.cli.output import print_json, put, warn
+    from dinokit.cli.output import put_result, warn
 
     model = opening.model(source)
     with warnings.catch_warnings():
         warnings.showwarning = lambda text, *_: warn(str(text))
         weights = export_model(target, model.network.state_dict(), model.info, layout)
-    if json:
-        print_json({"name": model.info.name, "layout": layout, "weights": str(weights)})
-    else:
-        put(str(weights))
+    put_result({"name": model.info.name, "layout": layout, "weights": str(weights)}, str(weights), json)

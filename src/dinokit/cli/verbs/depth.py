@@ -75,17 +75,15 @@ def fit(
     json
         Print one JSON object: rmse (m, on the validation pictures), step.
     """
-    from dinokit.cli.output import print_json, put, track
+    from dinokit.cli.output import put_result, track
     from dinokit.tasks.depth import DepthEstimator
 
     with head_folder(out) as keep:
         estimator = DepthEstimator(opening.backbone(model), size, layers, head, range)
         fitted = estimator.fit(data, validation, settings=learning.settings(), track=track, keep=keep)
         estimator.save(out)
-    if json:
-        print_json({"rmse": round(-fitted.score, 4), "step": fitted.step})
-    else:
-        put(f"RMSE {-fitted.score:.3f} m on the validation pictures after {fitted.step} steps; the head is in {out}")
+    reached = f"RMSE {-fitted.score:.3f} m on the validation pictures after {fitted.step} steps"
+    put_result({"rmse": round(-fitted.score, 4), "step": fitted.step}, f"{reached}; the head is in {out}", json)
 
 
 def predict(
@@ -162,17 +160,10 @@ def evaluate(
     json
         Print one JSON object: rmse, abs_rel, delta1, delta2, delta3, sq_rel, rmse_log, log_10, silog, mae, pictures.
     """
-    from dinokit.cli.output import print_json, put, track
+    from dinokit.cli.output import put_result, track
 
     score = _open(head, model, size, opening).evaluate(data, align=align, track=track)
-    if json:
-        print_json(score.to_row())
-    else:
-        aligned = ", aligned" if align else ""
-        put(
-            f"RMSE {score.rmse:.3f} m, AbsRel {score.abs_rel:.3f}, delta 1 {100 * score.delta1:.1f} %"
-            f" (mean of {score.pictures} pictures{aligned})"
-        )
+    put_result(score.to_row(), score.describe(), json)
 
 
 def _open(head: Path, model: str | None, size: int | None, opening: Opening) -> DepthEstimator:

@@ -56,15 +56,12 @@ def build(
     json
         Print one JSON object with the number of rows.
     """
-    from dinokit.cli.output import print_json, put, track
+    from dinokit.cli.output import put_result, track
     from dinokit.tasks.index import Index
     from dinokit.tasks.retrieve import Collection
 
     made = Index.build(index, Collection(table, tokens=tokens, whiten=whiten, track=track))
-    if json:
-        print_json({"rows": len(made)})
-    else:
-        put(f"{len(made)} pictures in {index}")
+    put_result({"rows": len(made)}, f"{len(made)} pictures in {index}", json)
 
 
 def add(
@@ -81,16 +78,13 @@ def add(
     json
         Print one JSON object: added, skipped, summary.
     """
-    from dinokit.cli.output import print_json, put, say, track
+    from dinokit.cli.output import put_result, say, track
     from dinokit.tasks.index import Index
 
     summary = Index(index, opening.backbone(model)).add(pictures, track)
     if summary["skipped"]:
         say(summary["summary"])
-    if json:
-        print_json(summary)
-    else:
-        put(f"added {summary['added']} pictures to {index}")
+    put_result(summary, f"added {summary['added']} pictures to {index}", json)
 
 
 def remove(index: Path, paths: list[str] | None = None, /, *, where: Where = None, json: Json = False) -> None:
@@ -105,14 +99,11 @@ def remove(index: Path, paths: list[str] | None = None, /, *, where: Where = Non
     json
         Print one JSON object with the number that were removed.
     """
-    from dinokit.cli.output import print_json, put
+    from dinokit.cli.output import put_result
     from dinokit.tasks.index import Index
 
     removed = Index(index).remove(paths or (), where)
-    if json:
-        print_json({"removed": removed})
-    else:
-        put(f"removed {removed} pictures from {index}")
+    put_result({"removed": removed}, f"removed {removed} pictures from {index}", json)
 
 
 def search(
@@ -181,7 +172,7 @@ def dedupe(
     json
         Print one JSON object: threshold, groups (lists of paths, the picture with most pixels first), removed.
     """
-    from dinokit.cli.output import print_json, put
+    from dinokit.cli.output import put_result
     from dinokit.tasks.hits import check_results
     from dinokit.tasks.index import Index, open_searchable
 
@@ -191,8 +182,4 @@ def dedupe(
     if out is not None:
         found.save(out)
     removed = opened.remove(found.extra) if isinstance(opened, Index) and remove and found.extra else 0
-    if json:
-        print_json({**found.to_row(), "removed": removed})
-        return
-    for line in found.describe(removed).splitlines():
-        put(line)
+    put_result({**found.to_row(), "removed": removed}, found.describe(removed), json)

@@ -53,13 +53,10 @@ def knn(
 
 
 def _tell(result: dict[str, Any], json: bool) -> None:
-    from dinokit.cli.output import print_json, put, say, warn
+    from dinokit.cli.output import put_result, say, warn
 
     if result["skipped"]:
         say(result["summary"])
     if result["shared"]:
         warn(f"{result['shared']} of the {result['query']} query pictures are in the bank too and find themselves")
-    if json:
-        print_json(result)
-    else:
-        put(f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %")
+    put_result(result, f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %", json)

@@ -64,7 +64,7 @@ def match(
     json
         Print one JSON object: matches; or matrix, inliers, matches; or points, x1 y1 x2 y2 score of each.
     """
-    from dinokit.cli.output import print_json, put
+    from dinokit.cli.output import put_result
     from dinokit.tasks.match import LAYERS, RATIO, SIZE, Matcher
     from dinokit.tasks.match_results import check_out
 
@@ -78,7 +78,4 @@ def match(
     if result is None:
         result = matcher.homography(first, second) if homography else matcher.predict(first, second)
     result.save(out)
-    if json:
-        return print_json(result.to_row())
-    for line in (*result.describe().splitlines(), f"written to {out}"):
-        put(line)
+    put_result(result.to_row(), f"{result.describe()}\nwritten to {out}", json)

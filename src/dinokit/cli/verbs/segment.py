@@ -75,7 +75,7 @@ def fit(
     json
         Print one JSON object: score (mean IoU on the validation pictures), step, classes.
     """
-    from dinokit.cli.output import print_json, put, track
+    from dinokit.cli.output import put_result, track
     from dinokit.heads.augment import Augmentation
     from dinokit.tasks.segment import LAYERS, Segmenter
 
@@ -92,10 +92,9 @@ def fit(
             keep=keep,
         )
         segmenter.save(out)
-    if json:
-        print_json({"score": round(fitted.score, 2), "step": fitted.step, "classes": segmenter.classes})
-    else:
-        put(f"mean IoU {fitted.score:.1f} % on the validation pictures after {fitted.step} steps; the head is in {out}")
+    found = {"score": round(fitted.score, 2), "step": fitted.step, "classes": segmenter.classes}
+    reached = f"mean IoU {fitted.score:.1f} % on the validation pictures after {fitted.step} steps"
+    put_result(found, f"{reached}; the head is in {out}", json)
 
 
 def predict(
@@ -177,15 +176,10 @@ def evaluate(
     json
         Print one JSON object: miou, pixel_accuracy, mean_accuracy (%), iou by class (null where there is none).
     """
-    from dinokit.cli.output import print_json, put, track
+    from dinokit.cli.output import put_result, track
 
     score = _open(head, model, tile, opening).evaluate(data, ignore=ignore, track=track)
-    if json:
-        print_json({**score.to_row(), "iou": score.by_class()})
-        return
-    put(f"mean IoU {score.miou:.1f} %, pixel accuracy {score.pixel_accuracy:.1f} %")
-    for name, value in score.by_class().items():
-        put(f"{'–' if value is None else f'{value:.1f}':>6}  {name}")
+    put_result({**score.to_row(), "iou": score.by_class()}, score.describe(), json)
 
 
 def _open(head: Path, model: str | None, tile: int | None, opening: Opening) -> Segmenter:

@@ -73,8 +73,5 @@ def track(
     tracker = Tracker(opening.backbone(model), size or SIZE, settings, smooth)
     with output.keeping(out):
         summary = write_tracks(tracker, video, mask, out, output.track, output.say)
-    if json:
-        output.print_json(summary)
-    else:
-        count = f"{summary['objects']} object{'s' if summary['objects'] > 1 else ''}"
-        output.put(f"{count} through {summary['frames']} frames in {out}")
+    count = f"{summary['objects']} object{'s' if summary['objects'] > 1 else ''}"
+    output.put_result(summary, f"{count} through {summary['frames']} frames in {out}", json)
