@@ -41,6 +41,11 @@ def test_a_table_names_both(tmp_path: Path) -> None:
     rows = [f"images/{name}.jpg,masks/{name}.png" for name in NAMES[:2]]
     (folder / "list.csv").write_text("\n".join(["image,mask", *rows, ""]))
     assert stems(open_pairs(folder / "list.csv")) == NAMES[:2]
+    (folder / "list.csv").write_text("\n".join(["image,mask,split", *(f"{row},train" for row in rows), ""]))
+    assert stems(open_pairs(folder / "list.csv")) == NAMES[:2]
+    (folder / "list.csv").write_text("\n".join(["images/mistyped.jpg,masks/a.png", rows[0]]))
+    with pytest.raises(UserError, match=r"list\.csv, line 1: .*mistyped\.jpg is not found"):
+        open_pairs(folder / "list.csv")
     (folder / "list.csv").write_text("\n".join(["image,mask", rows[0], f"images/{NAMES[1]}.jpg,masks/none.png"]))
     with pytest.raises(UserError, match=r"list\.csv, line 3: .*none\.png is not found"):
         open_pairs(folder / "list.csv")

@@ -78,10 +78,16 @@ def test_patches_without_their_mean_have_no_common_direction() -> None:
     np.testing.assert_allclose(np.linalg.norm(first, axis=-1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize(("h", "w"), [(1, 1), (1, 5), (6, 7)])
+@pytest.mark.parametrize(("h", "w"), [(1, 1), (1, 30), (12, 14)])
 def test_an_even_change_over_the_picture_is_taken_out(h: int, w: int) -> None:
     patches, axes = random_patches(h, w, depth=4), np.mgrid[:h, :w].astype(np.float32)
-    tilted = patches + 3 * axes[0, ..., None] - 2 * axes[1, ..., None]
+    tilted = patches + (0.5 * axes[0, ..., None] - 0.7 * axes[1, ..., None]) / max(h, w)
     found, plain = without_trend(tilted), without_trend(patches)
     np.testing.assert_allclose(found - found.mean((0, 1)), plain - plain.mean((0, 1)), atol=1e-4)
     np.testing.assert_allclose(found.mean((0, 1)), tilted.mean((0, 1)), atol=1e-4)
+
+
+def test_what_fills_one_side_stays() -> None:
+    patches = 0.1 * random_patches(12, 14)
+    patches[7:] += 1
+    np.testing.assert_allclose(without_trend(patches), patches, atol=1e-6)

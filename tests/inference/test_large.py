@@ -30,11 +30,11 @@ def cosines(a: dinokit.Features, b: dinokit.Features) -> torch.Tensor:
 
 
 def test_tiles_give_nearly_the_features_of_one_pass(backbone: Backbone, photo: Image.Image) -> None:
-    whole, tiled = backbone.encode(photo, size=448), backbone.encode(photo, size=448, tile=320)
+    whole, tiled = backbone.encode(photo, size=448), backbone.encode(photo, size=448, tile=256)
     assert whole.patches.shape == tiled.patches.shape
     assert tiled.grid == whole.grid
     assert not torch.equal(whole.patches, tiled.patches)
-    assert cosines(whole, tiled).median() > 0.8
+    assert cosines(whole, tiled).median() > 0.7, "patches see their own tile alone, so nearly is all there can be"
     assert torch.cosine_similarity(whole.cls, tiled.cls).item() > 0.8
 
 

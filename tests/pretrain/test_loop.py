@@ -213,7 +213,9 @@ def test_patch_losses_begin_when_they_should_and_look_at_the_other_crop(tmp_path
     patch_losses = {"patch_distance", "patch_expansion", "match_distance", "match_expansion"}
     found = []
     for _ in range(3):
-        found.append(patch_losses & run.train_step().keys())
+        numbers = run.train_step()
+        found.append(patch_losses & numbers.keys())
+        assert 0 < numbers["spread"] < 1, "the monitor watches it"
         run.step += 1
     assert found == [set(), set(), patch_losses]
     crops, masks = run.make_batch()

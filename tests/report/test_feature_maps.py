@@ -47,10 +47,20 @@ def test_the_foreground_is_the_thing_and_not_the_border(sign: int) -> None:
 
 def test_what_changes_evenly_over_the_photo_is_no_foreground() -> None:
     patches, inside = disc_on_ground()
-    slope = np.linspace(-2, 2, 20)[:, None, None] * np.random.default_rng(3).normal(size=32)
+    slope = np.linspace(-0.6, 0.6, 20)[:, None, None] * np.random.default_rng(3).normal(size=32)
     front = feature_maps.foreground((patches + slope).astype(np.float32))
     assert front[inside].mean() > 0.9
     assert front[~inside].mean() < 0.1
+
+
+@pytest.mark.parametrize("side", [np.s_[8:], np.s_[12:], np.s_[:, :8]])
+def test_a_thing_may_fill_one_side_of_the_photo(side: tuple[slice, ...]) -> None:
+    inside = np.zeros((20, 24), dtype=bool)
+    inside[side] = True
+    thing, ground = np.random.default_rng(1).normal(size=(2, 32))
+    patches = np.where(inside[..., None], thing, ground) + 0.1 * random_patches(20, 24, 32)
+    front = feature_maps.foreground(patches.astype(np.float32))
+    assert abs(front[inside].mean() - front[~inside].mean()) > 0.9
 
 
 def test_a_uniform_border_is_background_even_where_the_thing_touches_it_more() -> None:

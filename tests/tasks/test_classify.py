@@ -18,7 +18,7 @@ from dinokit.cli.app import main
 from dinokit.errors import UserError
 from dinokit.heads.fit import FitSettings
 from dinokit.heads.pooling import Pooling
-from dinokit.heads.published_classifier import POOLING
+from dinokit.heads.published_heads import POOLING
 from dinokit.inference.cache import FeatureCache
 from dinokit.tasks.classify import Classifier
 

@@ -79,9 +79,9 @@ def test_results_are_files_that_others_read(plane: Discovery, tmp_path: Path) ->
 def test_a_number_is_one_kind_in_all_pictures(backbone: Backbone, tmp_path: Path) -> None:
     discoverer = Discoverer(backbone, 160)
     picture = np.asarray(Image.open(PLANE).convert("RGB"))
-    first, second, other = discoverer.segments([picture, picture.copy(), PICTURES / "000000126107.jpg"], count=6)
+    first, second, other = discoverer.segments([picture, picture.copy(), PICTURES / "000000126107.jpg"], count=4)
     np.testing.assert_array_equal(first.labels, second.labels)
-    assert other.labels.max() < first.count == 6
+    assert other.labels.max() < first.count == 4
     height, width = first.labels.shape
     assert first.labels[height // 2, width // 2] not in first.labels[[0, 0, -1, -1], [0, -1, 0, -1]]
     first.save(tmp_path / "segments.png")

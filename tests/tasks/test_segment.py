@@ -128,6 +128,8 @@ def test_a_window_slides_over_large_pictures(segmenter: Segmenter, data: Path, t
     assert found.labels.shape == expected.labels.shape
     assert not np.array_equal(found.confidence, expected.confidence)
     assert (found.labels == expected.labels).mean() > 0.8
+    with pytest.raises(UserError, match="tile is 8"):
+        Segmenter(segmenter.backbone, tile=8)
     trained = Segmenter(segmenter.backbone, size=224, layers=(-1,), tile=160)
     trained.fit(data, data, settings=QUICK, cache=FeatureCache(tmp_path / "cache"))
     trained.save(tmp_path / "sliding")
@@ -153,17 +155,23 @@ def test_a_head_of_the_public_code_gives_its_logits(tmp_path: Path) -> None:
         saved = {f"segmentation_model.1.{key}": value for key, value in state.items()}
         saved["segmentation_model.0.feature_model.norm.weight"] = torch.ones(48)
         torch.save({"model": saved}, tmp_path / f"{case}.pth")
-        made = Segmenter.from_published(tmp_path / f"{case}.pth", backbone)
-        assert len(made.look.layers) == (1 if case == "last" else 4)
+        layers = None if case == "last" else (0, 1, 2, 3)
+        made = Segmenter.from_published(tmp_path / f"{case}.pth", backbone, layers=layers)
+        assert made.look.layers == ((3,) if case == "last" else layers)
         assert (made.look.size, made.look.tile, made.classes) == (512, 512, tuple("0123456"))
         maps = [(tensors[f"in.{case}.feat{n}"], torch.zeros(0)) for n in range(len(made.look.layers))]
         assert made.head is not None
         assert (made.head(maps) - tensors[f"out.{case}.logits"]).abs().max() <= 1e-5
     assert Segmenter.from_published(tmp_path / "last.pth", backbone, classes=list("abcdefg")).classes[2] == "c"
+    with pytest.raises(UserError, match=r"takes 192 numbers a patch, .* gives 48: .* the layers that it reads"):
+        Segmenter.from_published(tmp_path / "four.pth", backbone)
     with pytest.raises(UserError, match="2 names for the 7 classes"):
         Segmenter.from_published(tmp_path / "last.pth", backbone, classes=["a", "b"])
     with pytest.raises(UserError, match="takes 48 numbers a patch, the last block of this backbone gives 192"):
         Segmenter.from_published(tmp_path / "last.pth", dinokit.load("random:dinokit_vitt16"))
+    torch.save({"conv.weight": torch.ones(300, 48, 1, 1)}, tmp_path / "many.pth")
+    with pytest.raises(UserError, match=r"many\.pth has 300 classes"):
+        Segmenter.from_published(tmp_path / "many.pth", backbone)
     torch.save({"weight": torch.ones(2, 48)}, tmp_path / "other.pth")
     with pytest.raises(UserError, match="holds no linear segmentation head"):
         Segmenter.from_published(tmp_path / "other.pth", backbone)

@@ -62,6 +62,14 @@ def test_the_largest_short_side_suits_all(jobs: dict[str, Segmenter]) -> None:
     assert dinokit.MultiTask(backbone, {**jobs, "native": native}).look.size == "native"
 
 
+def test_jobs_look_in_the_same_tiles_or_not_together(jobs: dict[str, Segmenter]) -> None:
+    backbone = jobs["fine"].backbone
+    tiled = {"a": Segmenter(backbone, 128, tile=64), "b": Segmenter(backbone, 96, tile=64)}
+    assert dinokit.MultiTask(backbone, tiled).look.tile == 64
+    with pytest.raises(UserError, match=r"tiles of 64 \(a\), .*None \(fine\)"):
+        dinokit.MultiTask(backbone, {**tiled, **jobs})
+
+
 def test_layers_that_there_are_not(jobs: dict[str, Segmenter]) -> None:
     with pytest.raises(UserError, match="there is no block 12"):
         Segmenter(jobs["fine"].backbone, layers=(12,))

@@ -67,11 +67,7 @@ def read_state(files: list[Path]) -> dict[str, Tensor]:
     """The weights in all of these files, wrappers taken off. `UserError` that names the file at fault."""
     state: dict[str, Tensor] = {}
     for path in files:
-        content = read_tensors(path)
-        try:
-            state |= unwrap(content)
-        except UserError as problem:
-            raise UserError(f"{path}: {problem.message}", problem.hint) from None
+        state |= unwrap(read_tensors(path), path)
     return state
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -13,18 +14,18 @@ _WRAPPERS = ("teacher", "model_ema", "model", "state_dict")
 _PREFIXES = ("module.", "teacher.", "model_ema.", "backbone.", "_orig_mod.")
 
 
-def unwrap(content: Any) -> dict[str, Tensor]:
-    """The backbone's state dict inside a checkpoint; a `UserError` if there is none."""
+def unwrap(content: Any, where: Path) -> dict[str, Tensor]:
+    """The state dict inside a checkpoint, that of its backbone; a `UserError` naming the file if there is none."""
     for _ in range(len(_WRAPPERS)):  # a wrapper may lie in a wrapper
         inner = [content[name] for name in _WRAPPERS if isinstance(content, Mapping) and name in content]
         if not inner or not isinstance(inner[0], Mapping):
             break
         content = inner[0]
     if not isinstance(content, Mapping) or not content:
-        raise UserError("the checkpoint holds no state dict of tensors", "give a file with a network's weights")
+        raise UserError(f"{where} holds no state dict of tensors", "give a file with a network's weights")
     strange = next((key for key, value in content.items() if not isinstance(value, Tensor)), None)
     if strange is not None:
-        what = f"the checkpoint holds no state dict of tensors ({str(strange)[:60]!r} is none)"
+        what = f"{where} holds no state dict of tensors ({str(strange)[:60]!r} is none)"
         raise UserError(what, "give a file with a network's weights")
     state = {str(key): value for key, value in content.items()}
     for prefix in _PREFIXES:

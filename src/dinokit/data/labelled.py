@@ -118,11 +118,14 @@ def _check_folders(pictures: Folder) -> None:
 
 
 def _open_csv(path: Path) -> Labelled:
-    lines = list(read_lines(path, f"give path,label, or path,label{_BETWEEN}label for several"))
-    several = any(_BETWEEN in line.value for line in lines)
+    columns = f"give path,label, or path,label{_BETWEEN}label for several"
+    lines = list(read_lines(path, columns))
+    several = any(_BETWEEN in line.values[0] for line in lines)
     names: list[tuple[str, ...]] = []
     for line in lines:
-        own = tuple(dict.fromkeys(label.strip() for label in line.value.split(_BETWEEN) if label.strip()))
+        if len(line.values) > 1:
+            raise UserError(f"{line.place}: {1 + len(line.values)} columns, not two", columns)
+        own = tuple(dict.fromkeys(label.strip() for label in line.values[0].split(_BETWEEN) if label.strip()))
         if not own and not several:
             raise UserError(f"{line.place}: there is no label", "give path,label")
         names.append(own)

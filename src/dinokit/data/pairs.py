@@ -179,10 +179,10 @@ def _match(images: Path, maps: Path) -> list[tuple[Path, Path]]:
 
 def _read_csv(path: Path) -> Iterator[tuple[Path, Path]]:
     for line in read_lines(path, "give two paths, relative to the CSV file"):
-        if not (path.parent / line.value).is_file():
-            what = f"{line.place}: {path.parent / line.value} is not found"
-            raise UserError(what, "paths start at the CSV file")
-        yield line.picture, path.parent / line.value
+        own = path.parent / line.values[0]
+        if not own.is_file():
+            raise UserError(f"{line.place}: {own} is not found", "paths start at the CSV file")
+        yield line.picture, own
 
 
 def _class_names(path: Path) -> tuple[str, ...]:

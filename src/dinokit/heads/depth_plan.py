@@ -60,7 +60,7 @@ class DepthPlan:
 
 def read_published(path: Path) -> tuple[Kind, dict[str, Tensor]]:
     """The kind and the weights of a published depth head. `UserError` for a file that holds none."""
-    state = unwrap(read_tensors(path))
+    state = unwrap(read_tensors(path), path)
     for kind, name in _OUTPUTS.items():
         if name in state and state[name].ndim == 4:
             return kind, state

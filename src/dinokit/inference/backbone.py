@@ -27,7 +27,7 @@ from dinokit.inference.compiled import Compiled
 from dinokit.inference.memory import fits
 from dinokit.inference.precision import Precision, choose_device, choose_dtype
 from dinokit.inference.prepared import Prepared, prepare
-from dinokit.inference.tiled import encode_tiles
+from dinokit.inference.tiled import encode_tiles, tile_side
 from dinokit.inference.views import View, expand, read_views
 
 PASS_PIXELS = 2**23
@@ -203,7 +203,8 @@ class Backbone:
         """Features of each view at each of the blocks, in the order of both, through the network's final norm.
 
         Views of one shape go through the network together, at most `batch_size` and as many as have `PASS_PIXELS`:
-        large pictures need no more memory for being several. tile: see `encode`.
+        large pictures need no more memory for being several. tile: see `encode`. Raises `UserError` for a block that
+        there is not.
         """
         if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
             raise UserError(f"batch_size is {batch_size!r}", "give a whole number of pictures, 1 or more")
@@ -223,7 +224,7 @@ class Backbone:
     def _pass(self, pixels: Tensor, layers: Sequence[int]) -> tuple[Features, ...]:
         """One pass of uint8 [b, C, h, w]."""
         normalised = normalize(pixels.to(self.device), self.info.statistics, self.dtype)
-        if [layer % self.depth for layer in layers] == [self.depth - 1]:
+        if tuple(layers) in ((-1,), (self.depth - 1,)):
             return (self.prepared(normalised),)
         return tuple(self.intermediate(normalised, layers))
 
@@ -236,9 +237,7 @@ class Backbone:
         """The side of the tiles in which a view is looked at, a multiple of the grid's; None: in one pass."""
         multiple = self.spec.side_multiple
         if tile is not None:
-            if not isinstance(tile, (int, np.integer)) or tile < 2 * multiple:
-                raise UserError(f"tile is {tile!r}", f"give the side of a tile in pixels, {2 * multiple} or more")
-            side = int(tile) // multiple * multiple
+            side = tile_side(tile, multiple)
             return side if max(height, width) > side else None
         if max(height, width) <= TILE_SIDE or fits(self.spec, height * width, self.dtype, self.device):
             return None

@@ -10,6 +10,7 @@ from dinokit.errors import UserError
 from dinokit.images.geometry import Size, lay_out
 from dinokit.images.read import Picture, Source, name_of, read
 from dinokit.inference.backbone import Backbone
+from dinokit.inference.tiled import tile_side
 from dinokit.inference.views import View
 
 
@@ -25,11 +26,16 @@ class Look:
     """Side in pixels of the overlapping tiles in which larger pictures are looked at; None: see `Backbone.encode`."""
 
     def of(self, backbone: Backbone) -> Look:
-        """The same with layers counted from 0 and the model's own size. `UserError` for a layer that there is not."""
+        """The same with layers counted from 0 and the model's own size.
+
+        Raises `UserError` for a layer that there is not, and for a tile that holds no patch.
+        """
         wrong = [layer for layer in self.layers if not -backbone.depth <= layer < backbone.depth]
         if wrong or not self.layers:
             what = f"there is no block {wrong[0]}" if wrong else "layers is empty"
             raise UserError(what, f"blocks are 0 to {backbone.depth - 1}, or -1 for the last")
+        if self.tile is not None:
+            tile_side(self.tile, backbone.spec.side_multiple)  # refuses what is too small before the work
         layers = tuple(layer % backbone.depth for layer in self.layers)
         return replace(self, layers=layers, size=backbone.info.image_size if self.size is None else self.size)
 

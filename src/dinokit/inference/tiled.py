@@ -9,11 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dinokit.backbones.features import Features, Grid
+from dinokit.errors import UserError
 from dinokit.images.tiles import Tiling, plan_tiles
+
+
+def tile_side(tile: object, multiple: int) -> int:
+    """The side in pixels of a tile as asked for, a multiple of the grid's. `UserError` for one without neighbours."""
+    if not isinstance(tile, (int, np.integer)) or tile < 2 * multiple:
+        raise UserError(f"tile is {tile!r}", f"give the side of a tile in pixels, {2 * multiple} or more")
+    return int(tile) // multiple * multiple
 
 
 def encode_tiles(

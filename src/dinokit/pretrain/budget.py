@@ -17,6 +17,7 @@ import torch
 from dinokit.backbones.catalog import spec_of
 from dinokit.errors import UserError
 from dinokit.pretrain.coding_rate_objective import CodingRateSettings
+from dinokit.pretrain.crops import CropSettings
 from dinokit.pretrain.recipe import Recipe, Stage
 from dinokit.pretrain.recipe_file import recipe_from_dict
 
@@ -67,23 +68,24 @@ def derive_recipe(
     """
     check_chosen(chosen)
     recipe = recipe_from_dict(chosen, _suit_machine(recipe_from_dict(chosen), pictures, device, chosen))
-    plan = [(share, *_crop_sizes(large, small, chosen, recipe)) for share, large, small in STAGES]
-    speeds: list[Speed] = []
-    for _, global_size, local_size in plan:
-        crops = replace(recipe.crops, global_size=global_size, local_size=local_size)
-        speeds.append(measure(replace(recipe, crops=crops)))
-        step_seconds = recipe.run.batch / speeds[0].pictures_per_second
-        _refuse_too_short(seconds, step_seconds)  # later stages are slower
-        if seconds < SHORT_STEPS * step_seconds:
-            plan, speeds = [(share, global_size, local_size) for share, _, _ in plan], speeds * len(plan)
-            break
-    training = seconds - _probes(seconds, speeds) * speeds[-1].probe_seconds
+    shares = [share for share, _, _ in STAGES]
+    crops = [_crop_sizes(recipe.crops, large, small, chosen, recipe.network) for _, large, small in STAGES]
+    speeds = [measure(replace(recipe, crops=crops[0]))]
+    first_steps = _steps(seconds, speeds[0], recipe)
+    _refuse_too_short(seconds, first_steps)  # later stages are slower
+    short = first_steps < SHORT_STEPS
+    if short:
+        crops, speeds = crops[:1] * len(STAGES), speeds * len(STAGES)
+    else:
+        speeds += [measure(replace(recipe, crops=later)) for later in crops[1:]]
+    probes = _probes(seconds, speeds)
+    training = seconds - probes * speeds[-1].probe_seconds
     stages = [
-        Stage(max(round(share * training * speed.pictures_per_second / recipe.run.batch), 1), global_size, local_size)
-        for (share, global_size, local_size), speed in zip(plan, speeds, strict=True)
+        Stage(_steps(share * training, speed, recipe), sizes.global_size, sizes.local_size)
+        for share, speed, sizes in zip(shares, speeds, crops, strict=True)
     ]
-    _refuse_too_short(seconds, seconds / sum(stage.steps for stage in stages))
-    return recipe_from_dict(chosen, _suit_length(recipe, stages, pictures, _probes(seconds, speeds)))
+    _refuse_too_short(seconds, sum(stage.steps for stage in stages))
+    return recipe_from_dict(chosen, _suit_length(recipe, stages, pictures, probes, short))
 
 
 def check_chosen(chosen: Mapping[str, Any]) -> None:
@@ -92,23 +94,29 @@ def check_chosen(chosen: Mapping[str, Any]) -> None:
         raise UserError("--budget derives run.steps and stages itself", "leave out the budget, or what sets them")
 
 
-def _refuse_too_short(seconds: float, step_seconds: float) -> None:
-    if seconds < LEAST_STEPS * step_seconds:
-        minutes = LEAST_STEPS * step_seconds / 60
+def _steps(seconds: float, speed: Speed, recipe: Recipe) -> int:
+    """How many steps there is time for, one at least."""
+    return max(round(seconds * speed.pictures_per_second / recipe.run.batch), 1)
+
+
+def _refuse_too_short(seconds: float, steps: int) -> None:
+    """Raises `UserError` where so many steps in so many seconds are too few."""
+    if steps < LEAST_STEPS:
+        minutes = LEAST_STEPS * seconds / steps / 60
         hint = f"give at least {minutes:.0f}m here" if minutes >= 1 else f"give at least {60 * minutes:.0f}s here"
         raise UserError(f"the budget allows fewer than {LEAST_STEPS} steps, which learn nothing", hint)
 
 
-def _crop_sizes(large: int, small: int, chosen: Mapping[str, Any], recipe: Recipe) -> tuple[int, int]:
+def _crop_sizes(base: CropSettings, large: int, small: int, chosen: Mapping[str, Any], network: str) -> CropSettings:
     """Global and local size of a stage: the rule's, or what was chosen, and what suits it."""
-    patch, sizes = spec_of(recipe.network).patch_size, chosen.get("crops", {})
+    patch, sizes = spec_of(network).patch_size, chosen.get("crops", {})
     if "global_size" in sizes:
         large = sizes["global_size"]
         small = max(large // 2 // patch * patch, patch)
     if "local_size" in sizes:
         small = sizes["local_size"]
         large = large if "global_size" in sizes else max(large, 2 * small)
-    return large, small
+    return replace(base, global_size=large, local_size=small)
 
 
 def _probes(seconds: float, speeds: Sequence[Speed]) -> int:
@@ -134,17 +142,17 @@ def _suit_machine(base: Recipe, pictures: int, device: torch.device, chosen: Map
     )
 
 
-def _suit_length(recipe: Recipe, stages: Sequence[Stage], pictures: int, probes: int) -> Recipe:
+def _suit_length(recipe: Recipe, stages: Sequence[Stage], pictures: int, probes: int, short: bool) -> Recipe:
     """What follows from the number of steps: warm-up, cool-down, teacher, losses, how often to save and probe."""
     steps, last = sum(stage.steps for stage in stages), stages[-1]
-    prototypes = _prototypes(pictures)
+    prototypes, (start, end) = _prototypes(pictures), _momentum(steps, short)
     sizes = {(stage.global_size, stage.local_size) for stage in stages}
     return replace(
         recipe,
         stages=tuple(stages[:-1]) if len(sizes) > 1 else (),
         crops=replace(recipe.crops, global_size=last.global_size, local_size=last.local_size),
         optimizer=replace(recipe.optimizer, warmup=min(500, max(steps // 10, 100), steps // 2), cooldown=last.steps),
-        teacher=replace(recipe.teacher, momentum=_momentum(steps), momentum_end=_momentum(steps, end=0.999)),
+        teacher=replace(recipe.teacher, momentum=start, momentum_end=end),
         dinov3=replace(recipe.dinov3, prototypes=prototypes, patch_prototypes=prototypes),
         masks=replace(recipe.masks, probability=0.0) if steps < BRIEF_STEPS else recipe.masks,
         coding_rate=_suit_coding_rate(recipe.coding_rate, steps, stages[0].steps),
@@ -163,9 +171,10 @@ def _suit_coding_rate(settings: CodingRateSettings, steps: int, first: int) -> C
     return replace(settings, patch_after=first)
 
 
-def _momentum(steps: int, end: float = 0.0) -> float:
-    """The teacher averages over an eighth of a short run, 250 steps of others, and more at their end."""
-    return min(max(1 - 8 / steps, 0.98), 0.994) if steps < SHORT_STEPS else max(0.996, end)
+def _momentum(steps: int, short: bool) -> tuple[float, float]:
+    """The teacher averages over an eighth of a short run, at most 167 steps; over 250 of others, 1,000 at their end."""
+    brief = min(max(1 - 8 / steps, 0.98), 0.994)
+    return (brief, brief) if short else (0.996, 0.999)
 
 
 def _prototypes(pictures: int) -> int:

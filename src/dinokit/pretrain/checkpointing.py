@@ -113,7 +113,8 @@ def resume(run: Path, networks: StudentTeacher, optimizer: torch.optim.Optimizer
         _load_moments(optimizer, load_file(folder / "optimizer.safetensors"))
         progress: dict[str, Any] = json.loads((folder / "progress.json").read_text())
     except Exception as problem:
-        hint = "delete that folder to go on from the one before, or use the recipe that the run was started with"
+        other = f"use the recipe that the run was started with, or go on with --init {run} and another --out"
+        hint = other if isinstance(problem, RuntimeError) else "delete that folder to go on from the one before"
         raise UserError(f"{folder} cannot be resumed ({str(problem)[:120]})", hint) from None
     return progress
 

@@ -54,7 +54,7 @@ class CodingRateObjective:
         self.settings = settings
 
     def heads(self, width: int) -> Heads:
-        """Projections [..., width] -> [..., p]: an MLP for class tokens, one linear map for patches."""
+        """Projections [N, width] -> [N, p]: an MLP for class tokens, one linear map for patches."""
         s = self.settings
         return Heads(
             {
@@ -107,7 +107,7 @@ class CodingRateObjective:
 
 
 def _unit(head: nn.Module, tokens: Tensor) -> Tensor:
-    """Projections of unit length in float32: [..., D] -> [..., p]."""
+    """Projections of unit length in float32: [N, D] -> [N, p]."""
     return F.normalize(head(tokens).float(), dim=-1)
 
 

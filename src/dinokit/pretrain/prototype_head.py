@@ -66,17 +66,19 @@ class ProjectionHead(nn.Module):
     """[N, in_dim] tokens -> [N, out_dim] projections, not normalised: for the coding-rate objective.
 
     Hidden layers are batch normalised, always by the batch itself: views of all kinds together. The class token learns
-    about twice as fast so (experiments/learning-speed). One layer is a plain nn.Linear.
+    about twice as fast so (experiments/learning-speed). Weights as PyTorch draws them. Raises ValueError where
+    layers < 1.
     """
 
     def __init__(self, in_dim: int, hidden_dim: int = 2048, out_dim: int = 256, layers: int = 3) -> None:
         super().__init__()
         if layers < 1:
             raise ValueError(f"a head needs at least 1 layer, got {layers}")
-        modules: list[nn.Module] = []
-        for before, after in pairwise([in_dim, *[hidden_dim] * (layers - 1), out_dim]):
-            modules += [nn.Linear(before, after), nn.BatchNorm1d(after, track_running_stats=False), nn.GELU()]
-        self.mlp = nn.Sequential(*modules[:-2]) if layers > 1 else modules[0]
+        hidden: list[nn.Module] = []
+        widths = [in_dim, *[hidden_dim] * (layers - 1)]
+        for before, after in pairwise(widths):
+            hidden += [nn.Linear(before, after), nn.BatchNorm1d(after, track_running_stats=False), nn.GELU()]
+        self.mlp = nn.Sequential(*hidden, nn.Linear(widths[-1], out_dim))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[N, in_dim] -> [N, out_dim]."""

@@ -28,7 +28,7 @@ from dinokit.heads.few_shot import FewShot, measure_few_shot
 from dinokit.heads.fit import FitSettings
 from dinokit.heads.fit_classifier import Method, Trained, fit_linear, fit_logistic, fit_neighbours
 from dinokit.heads.pooling import Pooling, mean_cells
-from dinokit.heads.published_classifier import POOLING, check_names, read_published_classifier
+from dinokit.heads.published_heads import POOLING, check_names, read_published_classifier
 from dinokit.heads.saved import backbone_of, fill_head, interpreting, load_head, save_head
 from dinokit.images.geometry import fit_to_grid
 from dinokit.images.read import read

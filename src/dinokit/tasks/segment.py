@@ -26,8 +26,7 @@ from dinokit.heads.augment import Augmentation
 from dinokit.heads.dense import LinearDenseHead
 from dinokit.heads.fit import Candidate, Fit, FitSettings, Fitted, Material
 from dinokit.heads.pixels import LabelledMap, PixelBatch, look_and_draw, outputs_at_pixels, outputs_for_picture
-from dinokit.heads.published_classifier import check_names
-from dinokit.heads.published_segmentation import WEIGHT, read_layers, read_published_segmentation
+from dinokit.heads.published_heads import WEIGHT, check_names, read_layers, read_published_segmentation
 from dinokit.heads.saved import backbone_of, fill_head, interpreting, load_head, save_head
 from dinokit.heads.segmentation_scores import ConfusionMatrix, SegmentationScore
 from dinokit.images.cells import PixelMap
@@ -182,7 +181,7 @@ class Segmenter(PictureTask[Segmentation]):
         backbone = load(backbone_of(Path(folder))) if backbone is None else backbone
         settings, state = load_head(Path(folder), "segment", backbone)
         with interpreting(Path(folder)):
-            tile = settings["tile"] if tile is None else tile
+            tile = settings.get("tile") if tile is None else tile
             segmenter = cls(backbone, _size(settings["size"]), settings["layers"], tile)
             classes = tuple(map(str, settings["classes"]))
         return segmenter._take(segmenter._build_head(len(classes), 0), state, classes, folder)
@@ -199,13 +198,15 @@ class Segmenter(PictureTask[Segmentation]):
     ) -> Segmenter:
         """A linear head that Meta's public code trained on `backbone`; size and tile are those of its evaluation.
 
-        layers: None for the last block, or the last ones, as many as the head has place for. classes: their names;
-        without them, their numbers. Raises `UserError` for a file that holds no such head, one of another width, and
-        another number of classes.
+        layers: the blocks that the head reads; None for the last, as published. classes: their names; without them,
+        their numbers. Raises `UserError` for a file that holds no such head, one of another width or of more than 255
+        classes, and another number of classes.
         """
         state = read_published_segmentation(Path(file))
         layers = layers or read_layers(state, layer_widths(backbone, range(backbone.depth)), file)
         segmenter, count = cls(backbone, size, layers, tile), len(state[WEIGHT])
+        if count > IGNORE:
+            raise UserError(f"{file} has {count} classes", f"label maps hold at most {IGNORE}")
         names = check_names(classes, count, file)
         widths = layer_widths(backbone, segmenter.look.layers)
         head = LinearDenseHead(widths, count, class_token=state[WEIGHT].shape[1] == 2 * sum(widths))

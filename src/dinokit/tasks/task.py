@@ -60,7 +60,8 @@ class PictureTask(ABC, Generic[Result]):
 class MultiTask:
     """Several jobs on one pass of the backbone: each head reads the same features.
 
-    All must have the same backbone. size: at which the pictures are looked at; None: the largest short side of a job.
+    All must have the same backbone and tile. size: at which the pictures are looked at; None: the largest short side
+    of a job. Raises `UserError` for jobs that do not go together.
     """
 
     def __init__(self, backbone: Backbone, tasks: Mapping[str, PictureTask[Any]], size: Size | None = None) -> None:
@@ -71,7 +72,7 @@ class MultiTask:
             raise UserError(f"{strangers[0]} has another backbone", "make or load all jobs with this one")
         self.backbone, self.tasks = backbone, dict(tasks)
         layers = tuple(sorted({layer for task in tasks.values() for layer in task.look.layers}))
-        self.look = Look(layers, _largest(tasks) if size is None else size).of(backbone)
+        self.look = Look(layers, _largest(tasks) if size is None else size, _tile(tasks)).of(backbone)
 
     def predict(self, pictures: Source | Iterable[Source], batch_size: int = BATCH) -> Any:
         """A dict with the result of each job for one picture; a list of these for several."""
@@ -103,3 +104,13 @@ def _largest(tasks: Mapping[str, PictureTask[Any]]) -> Size:
     if "native" in sizes:
         return "native"
     return max(size if isinstance(size, int) else min(int(side) for side in size) for size in sizes)
+
+
+def _tile(tasks: Mapping[str, PictureTask[Any]]) -> int | None:
+    tiles = {task.look.tile for task in tasks.values()}
+    if len(tiles) > 1:
+        what = "the jobs look at pictures in tiles of " + ", ".join(
+            f"{task.look.tile} ({name})" for name, task in tasks.items()
+        )
+        raise UserError(what, "load or fit them with the same tile")
+    return tiles.pop()

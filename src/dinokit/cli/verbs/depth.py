@@ -163,7 +163,7 @@ def evaluate(
     from dinokit.cli.output import put_result, track
 
     score = _open(head, model, size, opening).evaluate(data, align=align, track=track)
-    put_result(score.to_row(), score.describe(), json)
+    put_result(score.to_row(), f"{'aligned: ' if align else ''}{score.describe()}", json)
 
 
 def _open(head: Path, model: str | None, size: int | None, opening: Opening) -> DepthEstimator:

@@ -9,6 +9,7 @@ from dinokit.cli.learning import SETTINGS, Learning, head_folder
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Flag, Json, Layers, Out, Pixels, Scales, Whole
 from dinokit.cli.verb import JOBS, Verb
+from dinokit.errors import UserError
 
 if TYPE_CHECKING:
     from dinokit.tasks.segment import Segmenter
@@ -106,6 +107,7 @@ def predict(
     flip: Flag = False,
     scales: Scales | None = None,
     model: Model | None = None,
+    layers: Layers | None = None,
     tile: Whole | None = None,
     opening: Opening = AUTO,
     json: Json = False,
@@ -126,6 +128,8 @@ def predict(
         Look at each picture at these multiples of the size, and take the mean.
     model
         The backbone of a published head; that of a folder is known.
+    layers
+        Blocks that a published head reads; without it, the last.
     tile
         Side in pixels of a window that slides over larger pictures; without it, as the head was trained.
     json
@@ -135,7 +139,7 @@ def predict(
     from dinokit.inference.views import expand
     from dinokit.tasks.results import predict_files
 
-    segmenter = _open(head, model, tile, opening)
+    segmenter = _open(head, model, layers, tile, opening)
     sources, found = expand(images), []
     results = predict_files(
         lambda source: segmenter.predict_with_care(source, scales or (1.0,), flip), sources, out, ".png", warn
@@ -155,6 +159,7 @@ def evaluate(
     *,
     ignore: Whole = 255,
     model: Model | None = None,
+    layers: Layers | None = None,
     tile: Whole | None = None,
     opening: Opening = AUTO,
     json: Json = False,
@@ -171,6 +176,8 @@ def evaluate(
         The mask value that counts for nothing.
     model
         The backbone of a published head; that of a folder is known.
+    layers
+        Blocks that a published head reads; without it, the last.
     tile
         Side in pixels of a window that slides over larger pictures; without it, as the head was trained.
     json
@@ -178,14 +185,16 @@ def evaluate(
     """
     from dinokit.cli.output import put_result, track
 
-    score = _open(head, model, tile, opening).evaluate(data, ignore=ignore, track=track)
+    score = _open(head, model, layers, tile, opening).evaluate(data, ignore=ignore, track=track)
     put_result({**score.to_row(), "iou": score.by_class()}, score.describe(), json)
 
 
-def _open(head: Path, model: str | None, tile: int | None, opening: Opening) -> Segmenter:
+def _open(head: Path, model: str | None, layers: list[int] | None, tile: int | None, opening: Opening) -> Segmenter:
     from dinokit.tasks.segment import PUBLISHED_SIZE, Segmenter
 
     backbone = opening.of_head(head, model)
     if head.is_file():
-        return Segmenter.from_published(head, backbone, tile=tile or PUBLISHED_SIZE)
+        return Segmenter.from_published(head, backbone, layers=layers, tile=PUBLISHED_SIZE if tile is None else tile)
+    if layers:
+        raise UserError("--layers is for published heads", f"{head} knows its own")
     return Segmenter.load(head, backbone, tile)

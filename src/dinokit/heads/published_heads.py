@@ -1,19 +1,27 @@
-"""Meta's ImageNet classifier: a linear head on the class token and the mean patch of the last block, in one file."""
+"""Linear heads as Meta's public code saves them: the ImageNet classifier, and a segmentation head.
+
+The classifier reads the class token and the mean patch of the last block; a segmentation head lies beside its backbone,
+or alone.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
+from dinokit.checkpoints.unwrap import unwrap
 from dinokit.checkpoints.weights import plain_weights, read_tensors
 from dinokit.errors import UserError
 from dinokit.heads.classifiers import LinearClassifier
 from dinokit.heads.pooling import Pooling
 
 POOLING = Pooling(blocks=1, cells=1)
+"""Of the classifier."""
+WEIGHT = "conv.weight"
+_PREFIX = "segmentation_model.1."
 
 
 def check_names(names: Sequence[str], count: int, where: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -44,3 +52,24 @@ def read_published_classifier(path: Path, width: int) -> LinearClassifier:
         what = f"{path} takes {weight.shape[1]} numbers, this backbone gives {2 * width}"
         raise UserError(what, "give the backbone that it was trained on")
     return LinearClassifier.of(weight, bias)
+
+
+def read_published_segmentation(path: Path) -> dict[str, Tensor]:
+    """The weights of the head [K, C, 1, 1] under the names of `LinearDenseHead`. `UserError` where there are none."""
+    state = unwrap(read_tensors(path), path)
+    own = {key.removeprefix(_PREFIX): value for key, value in state.items() if key.startswith(_PREFIX)} or state
+    if WEIGHT not in own or own[WEIGHT].ndim != 4:
+        raise UserError(f"{path} holds no linear segmentation head", f"its weights would be called {_PREFIX}{WEIGHT}")
+    return own
+
+
+def read_layers(state: Mapping[str, Tensor], widths: Sequence[int], where: str | os.PathLike[str]) -> tuple[int, ...]:
+    """The last block, where the head of this state has inputs for it and blocks have these widths.
+
+    Raises `UserError` for other heads: which blocks they read (the last four, or four spread) is not in the file.
+    """
+    inputs = state[WEIGHT].shape[1]
+    if inputs in (widths[-1], 2 * widths[-1]):
+        return (-1,)
+    what = f"{os.fspath(where)} takes {inputs} numbers a patch, the last block of this backbone gives {widths[-1]}"
+    raise UserError(what, "give the backbone that it was trained on, or the layers that it reads")
