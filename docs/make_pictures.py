@@ -1,9 +1,10 @@
-"""Makes the pictures of the guides anew, with the commands that the guides show and the model of the package.
+"""Makes pictures of the guides anew, as the guides make them, with the model of the package.
 
     python docs/make_pictures.py DATA [NAME...]
 
-DATA: the folder of labelled pictures that `benchmarks` reads. NAME: some of the pictures; without it, all. Credits
-stand below the pictures in the guides.
+DATA: the folder of labelled pictures that `benchmarks` reads. NAME: some of the pictures; without it, all but
+classify.jpg (a head for several labels a picture) and track.jpg (a video made of photographs). Credits stand below the
+pictures in the guides.
 """
 
 import argparse
@@ -134,10 +135,11 @@ def main() -> None:
     """Which pictures."""
     parser = argparse.ArgumentParser(description="Makes the pictures of the guides anew.")
     parser.add_argument("data", type=Path)
-    parser.add_argument("names", nargs="*", default=[maker.__name__ for maker in MAKERS])
+    names = [maker.__name__ for maker in MAKERS]
+    parser.add_argument("names", nargs="*", choices=[*names, []], help="which pictures; all of them without")
     options = parser.parse_args()
     for maker in MAKERS:
-        if maker.__name__ in options.names:
+        if maker.__name__ in (options.names or names):
             with tempfile.TemporaryDirectory() as work:
                 for name, picture in maker(options.data, Path(work)).items():
                     ending = "png" if name == "classify-confusion" else "jpg"

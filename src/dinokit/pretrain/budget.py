@@ -26,8 +26,7 @@ STAGES = ((0.45, 64, 32), (0.35, 96, 48), (0.2, 128, 64))
 The learning rate falls to zero over the last."""
 LEAST_STEPS = 100
 SHORT_STEPS = 3000
-"""Runs that are shorter than this with the first stage's crops stay with these: what limits them is the number of
-pictures seen (experiments/learning-speed)."""
+"""Runs that are shorter than this with the first stage's crops stay with these, and see more pictures."""
 BRIEF_STEPS = 1000
 """Runs shorter than this leave the patch losses out, which would hold the class token back."""
 CPU_NETWORK = "dinokit_vitt16"
