@@ -10,8 +10,8 @@ from typing import Any
 from benchmarks import tasks
 from benchmarks.data import data_folder
 from benchmarks.machine import describe
-from benchmarks.results import RESULTS, show
-from benchmarks.tasks.models import both_models
+from benchmarks.results import RESULTS
+from benchmarks.tasks.models import both_models, print_rows
 
 FILE = RESULTS / "tasks.json"
 
@@ -35,13 +35,7 @@ def main() -> None:
             seconds = round(time.perf_counter() - started)
             done[name] = {"weights": weights, "machine": describe(), "seconds": seconds, "rows": rows}
             FILE.write_text(json.dumps(dict(sorted(done.items())), indent=1) + "\n", encoding="utf-8")
-        print_rows(name, done[name]["rows"])
-
-
-def print_rows(name: str, rows: list[dict[str, Any]]) -> None:
-    """The table of a job, with all columns that any row has."""
-    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "job"]
-    show(name, columns, [[row.get(column, "") for column in columns] for row in rows])
+        print_rows(done[name]["rows"])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The models that every job is measured with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,13 @@ def both_models(name: str = "dinokit_vitt16") -> dict[str, Backbone]:
 
 def run_alone(measure: Callable[[Mapping[str, Backbone], Path], list[dict[str, Any]]]) -> None:
     """Measure one job and print its table."""
-    rows = measure(both_models(), data_folder())
-    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "job"]
-    show(rows[0]["job"], columns, [[row.get(column, "") for column in columns] for row in rows])
+    print_rows(measure(both_models(), data_folder()))
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table for each data set of a job: a line for each figure, a column for each thing that was measured."""
+    for name in dict.fromkeys(row["on"] for row in rows):
+        here = [row for row in rows if row["on"] == name]
+        figures = [key for key in dict.fromkeys(key for row in here for key in row) if key not in ("job", "on", "what")]
+        lines = [[figure, *(row.get(figure, "") for row in here)] for figure in figures]
+        show(f"{here[0]['job']} on {name}", ["", *(row["what"] for row in here)], lines)
