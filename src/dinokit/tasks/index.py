@@ -144,7 +144,7 @@ class Index(Searchable):
         if where is not None or self._cells is None:
             return self.store.nearest(query, k, where, ABOUT)
         similarity, ids = self._cells.nearest(query, k)
-        if len(ids) < min(k, len(self)) or k > CELL_NEIGHBOURS:  # the cells are for few neighbours
+        if k > CELL_NEIGHBOURS or (len(ids) < k and len(ids) < len(self)):  # the cells are for few neighbours
             return self.store.nearest(query, k, where, ABOUT)
         found = self._cells.rows(ids)
         return [entry | {"similarity": float(cosine)} for entry, cosine in zip(found, similarity, strict=True)]
