@@ -23,9 +23,10 @@ def run_alone(measure: Callable[[Mapping[str, Backbone], Path], list[dict[str, A
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
-    """A table for each data set of a job: a line for each figure, a column for each thing that was measured."""
+    """A table for each data set of a job: as narrow as can be, a column for each figure or for each thing measured."""
     for name in dict.fromkeys(row["on"] for row in rows):
         here = [row for row in rows if row["on"] == name]
         figures = [key for key in dict.fromkeys(key for row in here for key in row) if key not in ("job", "on", "what")]
-        lines = [[figure, *(row.get(figure, "") for row in here)] for figure in figures]
-        show(f"{here[0]['job']} on {name}", ["", *(row["what"] for row in here)], lines)
+        lines = [["", *figures], *([row["what"], *(row.get(figure, "") for figure in figures)] for row in here)]
+        header, *body = lines if len(figures) < len(here) else map(list, zip(*lines, strict=True))
+        show(f"{here[0]['job']} on {name}", header, body)
