@@ -1,7 +1,7 @@
 """Tables on the terminal and figures in files."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,16 @@ def show(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> No
     for row in rows:
         table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
     Console().print(table)
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table for each data set of a job: as narrow as can be, a column for each figure or for each thing measured."""
+    for name in dict.fromkeys(row["on"] for row in rows):
+        here = [row for row in rows if row["on"] == name]
+        figures = [key for key in dict.fromkeys(key for row in here for key in row) if key not in ("job", "on", "what")]
+        lines = [["", *figures], *([row["what"], *(row.get(figure, "") for figure in figures)] for row in here)]
+        header, *body = lines if len(figures) < len(here) else map(list, zip(*lines, strict=True))
+        show(f"{here[0]['job']} on {name}", header, body)
 
 
 def write(name: str, figures: dict[str, Any]) -> Path:

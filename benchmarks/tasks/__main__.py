@@ -10,8 +10,8 @@ from typing import Any
 from benchmarks import tasks
 from benchmarks.data import data_folder
 from benchmarks.machine import describe
-from benchmarks.results import RESULTS
-from benchmarks.tasks.models import both_models, print_rows
+from benchmarks.results import RESULTS, show_rows
+from benchmarks.tasks.models import both_models
 
 FILE = RESULTS / "tasks.json"
 
@@ -35,7 +35,7 @@ def main() -> None:
             seconds = round(time.perf_counter() - started)
             done[name] = {"weights": weights, "machine": describe(), "seconds": seconds, "rows": rows}
             FILE.write_text(json.dumps(dict(sorted(done.items())), indent=1) + "\n", encoding="utf-8")
-        print_rows(done[name]["rows"])
+        show_rows(done[name]["rows"])
 
 
 if __name__ == "__main__":

@@ -29,12 +29,15 @@ def cosines(a: dinokit.Features, b: dinokit.Features) -> torch.Tensor:
     return torch.cosine_similarity(a.patches, b.patches, dim=-1).flatten()
 
 
-def test_tiles_give_nearly_the_features_of_one_pass(backbone: Backbone, photo: Image.Image) -> None:
-    whole, tiled = backbone.encode(photo, size=448), backbone.encode(photo, size=448, tile=256)
+@pytest.mark.parametrize(("tile", "least"), [(320, 0.8), (256, 0.7)])
+def test_tiles_give_nearly_the_features_of_one_pass(
+    backbone: Backbone, photo: Image.Image, tile: int, least: float
+) -> None:
+    whole, tiled = backbone.encode(photo, size=448), backbone.encode(photo, size=448, tile=tile)
     assert whole.patches.shape == tiled.patches.shape
     assert tiled.grid == whole.grid
     assert not torch.equal(whole.patches, tiled.patches)
-    assert cosines(whole, tiled).median() > 0.7, "patches see their own tile alone, so nearly is all there can be"
+    assert cosines(whole, tiled).median() > least, "patches see their own tile alone, so nearly is all there can be"
     assert torch.cosine_similarity(whole.cls, tiled.cls).item() > 0.8
 
 

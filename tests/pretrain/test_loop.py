@@ -120,6 +120,12 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         start(small_recipe(), tmp_path)
 
 
+def test_a_run_of_other_heads_is_told_how_to_go_on(tmp_path: Path) -> None:
+    start(small_recipe(), tmp_path).run()
+    with pytest.raises(UserError, match=r"cannot be resumed.*the recipe that the run was started with, or .*--init"):
+        start(small_recipe(coding_rate={"hidden": 24}), tmp_path)
+
+
 def test_init_takes_backbone_and_heads_also_at_another_crop_size(tmp_path: Path) -> None:
     start(small_recipe(), tmp_path / "first").run()
     recipe = small_recipe(crops={"global_size": 48, "local_size": 32})

@@ -63,6 +63,18 @@ def test_a_thing_may_fill_one_side_of_the_photo(side: tuple[slice, ...]) -> None
     assert abs(front[inside].mean() - front[~inside].mean()) > 0.9
 
 
+def test_a_bird_at_the_edge_stands_before_the_sky_of_the_other_three() -> None:
+    """Less clearly than if the trend stayed (0.06 on the sky): it takes a part of what fills the lower side with it."""
+    sky, parts = np.ones(32, np.float32), random_patches(20, 24, 32, seed=2)
+    inside = np.zeros((20, 24), dtype=bool)
+    inside[8:] = True
+    inside[:, 2:6] = True
+    ground = sky + 0.1 * random_patches(20, 24, 32)
+    front = feature_maps.foreground(np.where(inside[..., None], parts - 1, ground).astype(np.float32))
+    assert front[inside].mean() > 0.8
+    assert front[~inside].mean() < 0.3
+
+
 def test_a_uniform_border_is_background_even_where_the_thing_touches_it_more() -> None:
     """Wings and body reach all four edges, the sky is left in the corners."""
     sky, parts = np.ones(32, np.float32), random_patches(20, 24, 32, seed=2)

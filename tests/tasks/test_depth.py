@@ -224,6 +224,8 @@ def test_the_command_line(
     found = json.loads(capsys.readouterr().out)
     assert found["pictures"] == len(NAMES)
     assert 0 < found["rmse"] < METRES.max()
+    assert main(["depth", "evaluate", str(head), str(data), "--align"]) == 0
+    assert capsys.readouterr().out.startswith("aligned: RMSE ")
 
 
 @pytest.mark.parametrize(

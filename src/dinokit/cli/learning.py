@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cyclopts import Parameter
 
 from dinokit.cli.options import Whole
 
 if TYPE_CHECKING:
-    from dinokit.heads.fit import FitSettings
+    from dinokit.heads.fit import FitSettings, Fitted
 
 
 @Parameter(name="*")
@@ -58,3 +58,11 @@ def head_folder(out: Path) -> Iterator[Path]:
     check_vacant(out)
     with keeping(out):
         yield out / "progress.pt"
+
+
+def put_fitted(fitted: Fitted, score: str, values: Mapping[str, Any], out: Path, json: bool) -> None:
+    """What a trained head reached: its `score` for people, or `values` and the step as JSON."""
+    from dinokit.cli.output import put_result
+
+    text = f"{score} on the validation pictures after {fitted.step} steps; the head is in {out}"
+    put_result({**values, "step": fitted.step}, text, json)

@@ -89,8 +89,8 @@ def renew_ivf(store: LanceStore) -> None:
         index = (_carry_over(store, old[max(old)]) if old else None) or _build(store)
         path = store.folder / f"ivf-{version}.faiss"
         rows = _sorted_rows(store)
-        whole = {"compression": "uncompressed", "chunksize": len(rows)}  # of several chunks, taking ten rows takes 4 ms
-        _write(path.with_suffix(".arrow"), partial(pa.feather.write_feather, rows, **whole))
+        one_chunk = partial(pa.feather.write_feather, rows, compression="uncompressed", chunksize=len(rows))
+        _write(path.with_suffix(".arrow"), one_chunk)  # of several chunks, taking ten rows takes 4 ms
         _write(path, partial(_faiss().write_index, index))
     for path in old.values():
         path.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ class Look:
     """Side in pixels of the overlapping tiles in which larger pictures are looked at; None: see `Backbone.encode`."""
 
     def of(self, backbone: Backbone) -> Look:
-        """The same with layers counted from 0 and the model's own size.
+        """The same with layers counted from 0, the model's own size, and tiles of whole patches.
 
         Raises `UserError` for a layer that there is not, and for a tile that holds no patch.
         """
@@ -34,10 +34,10 @@ class Look:
         if wrong or not self.layers:
             what = f"there is no block {wrong[0]}" if wrong else "layers is empty"
             raise UserError(what, f"blocks are 0 to {backbone.depth - 1}, or -1 for the last")
-        if self.tile is not None:
-            tile_side(self.tile, backbone.spec.side_multiple)  # refuses what is too small before the work
+        tile = None if self.tile is None else tile_side(self.tile, backbone.spec.side_multiple)
         layers = tuple(layer % backbone.depth for layer in self.layers)
-        return replace(self, layers=layers, size=backbone.info.image_size if self.size is None else self.size)
+        size = backbone.info.image_size if self.size is None else self.size
+        return replace(self, layers=layers, size=size, tile=tile)
 
 
 def layer_widths(backbone: Backbone, layers: Sequence[int]) -> list[int]:

@@ -115,7 +115,7 @@ def resume(run: Path, networks: StudentTeacher, optimizer: torch.optim.Optimizer
     except Exception as problem:
         other = f"use the recipe that the run was started with, or go on with --init {run} and another --out"
         hint = other if isinstance(problem, RuntimeError) else "delete that folder to go on from the one before"
-        raise UserError(f"{folder} cannot be resumed ({str(problem)[:120]})", hint) from None
+        raise UserError(f"{folder} cannot be resumed ({' '.join(str(problem).split())[:120]})", hint) from None
     return progress
 
 

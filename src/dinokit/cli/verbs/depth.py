@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from dinokit.cli.learning import SETTINGS, Learning, head_folder
+from dinokit.cli.learning import SETTINGS, Learning, head_folder, put_fitted
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Json, Layers, Out, Pixels
 from dinokit.cli.verb import JOBS, Verb
@@ -75,15 +75,14 @@ def fit(
     json
         Print one JSON object: rmse (m, on the validation pictures), step.
     """
-    from dinokit.cli.output import put_result, track
+    from dinokit.cli.output import track
     from dinokit.tasks.depth import DepthEstimator
 
     with head_folder(out) as keep:
         estimator = DepthEstimator(opening.backbone(model), size, layers, head, range)
         fitted = estimator.fit(data, validation, settings=learning.settings(), track=track, keep=keep)
         estimator.save(out)
-    reached = f"RMSE {-fitted.score:.3f} m on the validation pictures after {fitted.step} steps"
-    put_result({"rmse": round(-fitted.score, 4), "step": fitted.step}, f"{reached}; the head is in {out}", json)
+    put_fitted(fitted, f"RMSE {-fitted.score:.3f} m", {"rmse": round(-fitted.score, 4)}, out, json)
 
 
 def predict(

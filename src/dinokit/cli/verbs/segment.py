@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinokit.cli.learning import SETTINGS, Learning, head_folder
+from dinokit.cli.learning import SETTINGS, Learning, head_folder, put_fitted
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Flag, Json, Layers, Out, Pixels, Scales, Whole
 from dinokit.cli.verb import JOBS, Verb
@@ -76,7 +76,7 @@ def fit(
     json
         Print one JSON object: score (mean IoU on the validation pictures), step, classes.
     """
-    from dinokit.cli.output import put_result, track
+    from dinokit.cli.output import track
     from dinokit.heads.augment import Augmentation
     from dinokit.tasks.segment import LAYERS, Segmenter
 
@@ -93,9 +93,8 @@ def fit(
             keep=keep,
         )
         segmenter.save(out)
-    found = {"score": round(fitted.score, 2), "step": fitted.step, "classes": segmenter.classes}
-    reached = f"mean IoU {fitted.score:.1f} % on the validation pictures after {fitted.step} steps"
-    put_result(found, f"{reached}; the head is in {out}", json)
+    values = {"score": round(fitted.score, 2), "classes": segmenter.classes}
+    put_fitted(fitted, f"mean IoU {fitted.score:.1f} %", values, out, json)
 
 
 def predict(
