@@ -1,6 +1,6 @@
 """kNN and linear accuracy of frozen class tokens, beside random initialisation, raw pixels, gradients and colours.
 
-    python -m benchmarks.knn [--model MODEL] [--sizes 128 160 192]
+    python -m benchmarks.knn [--model MODEL] [--sizes 128 160 192 224]
 
 Weighted kNN (k = 20, T = 0.07); linear: logistic regression on standardised tokens. The reading size and the
 regression's strength are chosen on a tenth of the training pictures held out, never on the validation part. Rows that
@@ -40,7 +40,7 @@ SETS = {
     "caltech101": ("caltech101/train.tar.gz", "caltech101/test.tar.gz"),
     "rsscn7": ("rsscn7/train.tar.gz", "rsscn7/test.tar.gz"),
 }
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 PIXEL_SIDE = 32
 
 Labelled = tuple[Tensor, Tensor]
@@ -151,8 +151,8 @@ def run(model: str, sizes: Sequence[int], sets: Sequence[str]) -> list[Row]:
             row = evaluate(data, features, SIDE, "", gradient_features)
         rows[data, features, own] = row
         print(row, flush=True)
-        kept = [rows[key] for key in ((data, *kind) for data, kind in product(SETS, kinds)) if key in rows]
-        write("knn", {"rows": [vars(row) for row in kept]})
+        latest = {(row.data, row.features): vars(row) for row in rows.values()}
+        write("knn", {"rows": sorted(latest.values(), key=lambda row: list(SETS).index(row["data"]))})
     return [rows[data, features, own] for data, (features, own) in product(sets, kinds)]
 
 
@@ -166,7 +166,7 @@ def main() -> None:
     """Parse, measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="dinokit_vitt16")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 160, 192])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 160, 192, 224])
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     options = parser.parse_args()
     rows = run(options.model, options.sizes, options.sets)

@@ -1,6 +1,8 @@
 """Puts the last run's model into the package, in half precision; keeps heads, recipes, joined log and curves here.
 
-python experiments/bundled/package.py runs/1 runs/2 runs/3 --size 128
+python experiments/bundled/package.py runs/7 runs/8 --size 192
+
+The runs are those since the model that is in the package: their logs are put behind the one that lies here.
 """
 
 import argparse
@@ -25,11 +27,11 @@ STEP = 64
 """Pictures of a step of the joined log."""
 
 
-def join_logs(runs: Sequence[Path]) -> list[dict[str, float]]:
+def join_logs(joined: list[dict[str, float]], runs: Sequence[Path]) -> list[dict[str, float]]:
     """The logs one after another, steps and seconds counted on; a step of 128 pictures counts for two."""
-    joined: list[dict[str, float]] = []
+    joined = list(joined)
     for run in runs:
-        before = joined[-1] if joined else {"step": 0, "seconds": 0}
+        before = joined[-1]
         pictures = read_toml((run / "recipe.toml").read_text(), str(run))["run"]["batch"]
         for line in read_log(run / "log.jsonl"):
             step = before["step"] + line["step"] * pictures / STEP
@@ -40,7 +42,7 @@ def join_logs(runs: Sequence[Path]) -> list[dict[str, float]]:
 def main() -> None:
     """Parse and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", help="from the first to the last")
+    parser.add_argument("runs", type=Path, nargs="+", help="from the first after the packaged model to the last")
     parser.add_argument("--size", type=int, required=True, help="reading size chosen on the held-out tenth")
     options = parser.parse_args()
     last = options.runs[-1]
@@ -54,7 +56,7 @@ def main() -> None:
     save_tensors(HERE / HEADS, load_file(last / "model" / HEADS), torch.float16)
     for run in options.runs:
         shutil.copy(run / "recipe.toml", HERE / f"recipe-{run.name}.toml")
-    log = join_logs(options.runs)
+    log = join_logs(read_log(HERE / "log.jsonl"), options.runs)
     (HERE / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
     (HERE / "curves.svg").write_text(curves_svg(log))
     print(f"{bundled_folder(NAME)}, {HERE / HEADS}, log and curves")

@@ -150,6 +150,36 @@ def test_a_model_without_checkpoints_is_not_overwritten(copy: Path, capsys: pyte
     assert files(copy) == before
 
 
+def test_a_log_of_something_else_is_not_emptied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "log.jsonl").write_text("mine\n")
+    assert main(["pretrain", str(PICTURES), "--out", str(tmp_path), *SMALL, "run.steps=3"]) == 2
+    assert "another --out" in capsys.readouterr().err
+    assert (tmp_path / "log.jsonl").read_text() == "mine\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--set", "dinov3.prototypes=64"), "dinov3.prototypes does nothing"),
+        (("--set", "objective=dinov3", "coding_rate.epsilon=1"), "coding_rate.epsilon does nothing"),
+        (("--budget", "1h", "--set", "run=3"), "run = 3 is one value"),
+        (("--preset", "bytes.toml"), "cannot be read"),
+    ],
+)
+def test_settings_that_could_not_work_are_refused(
+    options: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    assert main(["pretrain", str(PICTURES), "--out", "run", *options]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.glob("run/[!.]*"))
+
+
 def test_checkpoints_that_a_person_keeps_stay(copy: Path) -> None:
     kept = copy / "checkpoints" / "step-00000002-best"
     shutil.copytree(copy / "checkpoints" / "step-00000002", kept)

@@ -34,5 +34,5 @@ def test_signs_of_collapse_are_said() -> None:
     progress = Progress(console=console, disable=True)
     listener = TerminalListener(console, progress)
     listener.task = progress.add_task("training", rate="")
-    listener.trained(Status(80, 0, 1.0, 64.0, 1.0, {"loss": 0.5, "rank": 4.0}, ("features fill only 4.0 directions",)))
+    listener.trained(Status(80, 0, 1.0, 64.0, 0.0, {"loss": 0.5, "rank": 4.0}, ("features fill only 4.0 directions",)))
     assert "warning: features fill only 4.0 directions\n" in console.file.getvalue()  # type: ignore[attr-defined]

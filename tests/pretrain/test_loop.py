@@ -204,6 +204,15 @@ def test_the_betas_can_change_on_the_way(tmp_path: Path) -> None:
     assert {group["betas"] for group in run.optimizer.param_groups} == {(0.9, 0.95)}
 
 
+def test_steps_with_larger_crops_count_for_more_of_the_time_left() -> None:
+    stages = [{"steps": 10, "global_size": 32, "local_size": 16}]
+    recipe = small_recipe(stages=stages, crops={"global_size": 64, "local_size": 32}, run={"steps": 15})
+    small, large = 8 * 5 + 3 * 2 * 2, 8 * 17 + 3 * 2 * 5  # tokens: class and patches, of two global and two local crops
+    assert recipe.steps_left(10) == pytest.approx(5 * large / small)
+    assert recipe.steps_left(4) == pytest.approx(6 + 5 * large / small)
+    assert (recipe.steps_left(11), recipe.steps_left(15)) == (4, 0)
+
+
 def test_stages_change_the_crop_size_on_the_way(tmp_path: Path) -> None:
     recipe = small_recipe(stages=[{"steps": 3, "global_size": 48, "local_size": 32}])
     run = start(recipe, tmp_path)
@@ -222,6 +231,7 @@ def test_patch_losses_begin_when_they_should_and_look_at_the_other_crop(tmp_path
         numbers = run.train_step()
         found.append(patch_losses & numbers.keys())
         assert 0 < numbers["spread"] < 1, "the monitor watches it"
+        assert run.make_batch()[1].masks.any() == (run.step >= 2), "crops are masked for these losses alone"
         run.step += 1
     assert found == [set(), set(), patch_losses]
     crops, masks = run.make_batch()

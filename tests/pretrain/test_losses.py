@@ -13,7 +13,7 @@ from dinokit.pretrain.losses.dino import dino_loss
 from dinokit.pretrain.losses.gram import Negatives, gram_loss, resize_target
 from dinokit.pretrain.losses.ibot import ibot_loss
 from dinokit.pretrain.losses.koleo import koleo_loss
-from dinokit.pretrain.losses.sinkhorn import Center, sinkhorn_knopp
+from dinokit.pretrain.losses.sinkhorn import sinkhorn_knopp
 
 GOLDEN, _ = load_golden("losses")
 
@@ -79,14 +79,6 @@ def test_sinkhorn_stays_in_float32_under_autocast_and_takes_no_rows() -> None:
     assert sinkhorn_knopp(logits[:0], 0.04).shape == (0, 24)
     with pytest.raises(ValueError, match="temperature"):
         sinkhorn_knopp(logits, 0.0)
-
-
-def test_centre_follows_the_published_moving_average() -> None:
-    center, logits = Center(24), GOLDEN["sk_dino.logits"]
-    assert_near(center.probabilities(logits, 0.07), "softmax_center.step1")
-    center.update(logits)
-    assert_near(center.probabilities(logits, 0.07), "softmax_center.step2")
-    assert_near(center.center, "softmax_center.center_after_step2")
 
 
 @pytest.mark.parametrize("crops", ["global", "local"])

@@ -146,7 +146,7 @@ def test_a_short_run_stays_with_small_crops() -> None:
 def test_a_brief_run_learns_whole_pictures_alone_with_a_fast_teacher() -> None:
     brief, long = derived({}, seconds=400), derived({}, seconds=4000)
     assert brief.run.steps < 1000 < long.run.steps
-    assert (brief.coding_rate.match_weight, brief.masks.probability) == (0, 0)
+    assert (brief.coding_rate.match_weight, brief.coding_rate.patch_weight) == (0, 0)
     assert long.coding_rate.match_weight > 0
     assert brief.teacher.momentum < long.teacher.momentum
     assert derived({"coding_rate": {"patch_weight": 0.3}}, seconds=400).coding_rate.patch_weight == 0.3

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from dinokit.checkpoints.names import printable
 from dinokit.pretrain.loop import Pretraining, Status
@@ -65,7 +65,7 @@ def summarize(status: Status) -> str:
     knn = f"  kNN {numbers['knn']:.1f} %" if "knn" in numbers else ""
     left = ""
     if status.steps and status.step:
-        seconds = (status.steps - status.step) * status.seconds_per_step
+        seconds = status.seconds_left
         left = f"  {seconds / 60:.0f} min left" if seconds >= 60 else f"  {seconds:.0f} s left"
     return (
         f"step {status.step}{of}  loss {numbers.get('loss', float('nan')):.3f}  rank {numbers['rank']:.0f}{knn}  "
@@ -77,8 +77,7 @@ def follow(prepare: Callable[[TerminalListener], Pretraining]) -> None:
     """Prepare a run and train it. The first Ctrl-C (or SIGTERM) saves and ends it, the second ends at once."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rate]}"))
-    times = (TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, *times, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as progress:
         listener = TerminalListener(console, progress)
         run = prepare(listener)
         _stop_on_signals(run, listener)
@@ -88,7 +87,9 @@ def follow(prepare: Callable[[TerminalListener], Pretraining]) -> None:
             _tell_curves(run, listener)
     ended = "stopped" if run.stopping else "done"
     listener.say(f"{ended} at step {run.step}; the model is in {run.run_folder / 'model'}")
-    if run.stopping:
+    if run.stopping and run.monitor.worried:
+        listener.say("what the warning says is in these weights: begin anew with its remedy and another --out")
+    elif run.stopping:
         listener.say("the same command goes on from here")
 
 

@@ -1,8 +1,9 @@
-"""The published linear probe: many linear heads on one pass of the features, the best on the validation set is kept.
+"""The sweep of the published linear probe: many heads on one pass of the features, the best on validation is kept.
 
 Learning rates x (class token, or with the mean patch) x (last block, or last four). DINOv3, section 6.1.2; the
-learning rates are those of the published code, for batches of 256. Vectors are standardised while heads learn; the
-head that comes out takes them as they are.
+learning rates are those of the published code, for batches of 256, and so are inputs and choice. Unlike there, AdamW
+takes the place of SGD, vectors are standardised while heads learn (the head that comes out takes them as they are), and
+a sweep ends early where no head gets better: fewer steps than published do.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ rest on runs kept under experiments/.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -101,8 +102,8 @@ def _steps(seconds: float, speed: Speed, recipe: Recipe) -> int:
 def _refuse_too_short(seconds: float, steps: int) -> None:
     """Raises `UserError` where so many steps in so many seconds are too few."""
     if steps < LEAST_STEPS:
-        minutes = LEAST_STEPS * seconds / steps / 60
-        hint = f"give at least {minutes:.0f}m here" if minutes >= 1 else f"give at least {60 * minutes:.0f}s here"
+        needed = 1.1 * LEAST_STEPS * seconds / steps  # the speed is not the same each time
+        hint = f"give at least {math.ceil(needed / 60)}m here" if needed >= 60 else f"give {math.ceil(needed)}s or more"
         raise UserError(f"the budget allows fewer than {LEAST_STEPS} steps, which learn nothing", hint)
 
 
@@ -153,13 +154,12 @@ def _suit_length(recipe: Recipe, stages: Sequence[Stage], pictures: int, probes:
         optimizer=replace(recipe.optimizer, warmup=min(500, max(steps // 10, 100), steps // 2), cooldown=last.steps),
         teacher=replace(recipe.teacher, momentum=start, momentum_end=end),
         dinov3=replace(recipe.dinov3, prototypes=prototypes, patch_prototypes=prototypes),
-        masks=replace(recipe.masks, probability=0.0) if steps < BRIEF_STEPS else recipe.masks,
         coding_rate=_suit_coding_rate(recipe.coding_rate, steps, stages[0].steps),
         run=replace(
             recipe.run,
             steps=steps,
             save_every=max(steps // 20, 50),
-            probe_every=max(steps // probes // recipe.run.log_every, 1) * recipe.run.log_every,  # on logged steps
+            probe_every=max(steps // probes, 1),
         ),
     )
 

@@ -137,10 +137,10 @@ def _step_of(line: bytes) -> float:
         return math.inf
 
 
-def save_run_model(run: Path, networks: StudentTeacher, info: ModelInfo, dtype: torch.dtype | None = None) -> ModelInfo:
+def save_run_model(run: Path, networks: StudentTeacher, info: ModelInfo) -> ModelInfo:
     """Write `model/`: the teacher's backbone and, beside it, its heads."""
     backbone, heads = networks.teacher.backbone.state_dict(), networks.teacher.heads.state_dict()
-    return save_model(run / "model", backbone, info, dtype, {HEADS: heads})
+    return save_model(run / "model", backbone, info, beside={HEADS: heads})
 
 
 def load_heads(source: str | Path, heads: Heads) -> list[str]:

@@ -63,16 +63,19 @@ class CodingRateObjective:
             }
         )
 
+    def masks_crops(self, now: Values) -> bool:
+        """Whether masked patches have a weight and the patch losses have begun."""
+        return self.settings.patch_weight > 0 and now.step >= self.settings.patch_after
+
     def matches_crops(self, now: Values) -> bool:
-        """Whether matched patches have a weight and the patch losses have begun."""
+        """The same of matched patches."""
         return self.settings.match_weight > 0 and now.step >= self.settings.patch_after
 
     def targets(self, heads: Heads, teacher: Views, now: Values) -> Targets:
         """Projections cls [2, B, p]; of patches [M, p], [matches, p] with unit length, once their losses have begun."""
-        s = self.settings
         cls = heads["dino_head"](teacher.global_cls.flatten(0, 1)).unflatten(0, teacher.global_cls.shape[:2])
         masked = matched = None
-        if s.patch_weight > 0 and now.step >= s.patch_after and len(teacher.masked_patches):
+        if self.masks_crops(now) and len(teacher.masked_patches):
             masked = _unit(heads["ibot_head"], teacher.masked_patches)
         if self.matches_crops(now) and len(teacher.matched_patches):
             matched = _unit(heads["ibot_head"], teacher.matched_patches)

@@ -74,6 +74,10 @@ class Dinov3Objective:
 
         return Heads({"dino_head": head(s.prototypes), "ibot_head": head(s.patch_prototypes)})
 
+    def masks_crops(self, now: Values) -> bool:
+        """Whether masked patches have a weight."""
+        return self.settings.patch_weight > 0
+
     def matches_crops(self, now: Values) -> bool:
         """Never: only masked patches are compared."""
         return False
@@ -82,7 +86,7 @@ class Dinov3Objective:
         """Shares of prototypes, balanced over the batch: cls [2, B, K], masked [M, K']."""
         logits = heads["dino_head"](teacher.global_cls.flatten(0, 1))  # [2B, K]
         cls = self._assign(logits, now.teacher_temperature).unflatten(0, teacher.global_cls.shape[:2])
-        if not self.settings.patch_weight:
+        if not self.masks_crops(now):
             return Targets(cls, masked=None)
         return Targets(cls, self._assign(heads["ibot_head"](teacher.masked_patches), now.teacher_temperature))
 

@@ -49,7 +49,8 @@ class Status:
     seconds: float
     """Of training, over all sittings."""
     images_per_second: float
-    seconds_per_step: float
+    seconds_left: float
+    """About; 0 for a run without end."""
     numbers: dict[str, float]
     warnings: tuple[str, ...] = ()
     """Signs of collapse that are new, with their remedies."""
@@ -200,10 +201,11 @@ class Pretraining:
         patch = self.info.spec.patch_size
         crops = make_crops(pixels.to(self.device), aspects, crop_settings, statistics, generator, self.dtype, patch)
         side = crop_settings.global_size // patch
+        masked = self.networks.objective.masks_crops(self.schedules.at(self.step))
         masks = batch_masks(
             2 * settings.run.batch,
             (side, side),
-            probability=settings.masks.probability,
+            probability=settings.masks.probability if masked else 0.0,
             ratio=settings.masks.ratio,
             roll=settings.masks.roll,
             rng=np.random.default_rng((settings.run.seed, self.step)),
@@ -220,8 +222,8 @@ class Pretraining:
         numbers = {**parts, "rank": health.rank, "variance": health.variance}
         if self.probe is not None and (self.step % self.recipe.run.probe_every == 0 or self.finished):
             numbers["knn"] = self.measure_knn(self.probe)
-        pace = self.recipe.run.batch / rate
-        status = Status(self.step, self.steps, self.seconds, rate, pace, numbers, tuple(warnings))
+        left = self.recipe.steps_left(self.step) * self.recipe.run.batch / rate
+        status = Status(self.step, self.steps, self.seconds, rate, left, numbers, tuple(warnings))
         line: dict[str, Any] = {
             "step": self.step,
             "seconds": round(self.seconds, 1),

@@ -60,7 +60,8 @@ def signs_of(health: Health, parts: Mapping[str, float], step: int) -> Iterator[
     yield Sign(
         "rank",
         f"features fill only {rank:.1f} directions",
-        "raise coding_rate.expansion_weight or dinov3.koleo_weight, or lower optimizer.lr",
+        f"raise {'coding_rate.expansion_weight' if 'expansion' in parts else 'dinov3.koleo_weight'}, or lower "
+        "optimizer.lr",
         rank < 8,
         rank < 3,
     )
@@ -133,6 +134,11 @@ class Monitor:
         """Whether nothing is wrong now, so that a checkpoint may replace an older one."""
         return not self.signs and not self._broken
 
+    @property
+    def worried(self) -> bool:
+        """Whether a sign of collapse has been said and is still there."""
+        return any(count >= 2 for count in self._worries.values())
+
     def finite(self, step: int, name: str, value: float) -> bool:
         """Whether the loss or gradient is a number; the third step in a row where it is not ends the run."""
         if math.isfinite(value):
@@ -143,7 +149,7 @@ class Monitor:
             self.lost = True
             raise CollapseError(
                 f"the {name} is {value} at step {step}, {self._broken} steps in a row",
-                "lower optimizer.lr by a factor of 3 and lengthen optimizer.warmup; the same command goes on from the "
+                "lower optimizer.lr by a factor of 3 (--set) and lengthen optimizer.warmup: the run goes on from the "
                 "latest checkpoint, which is from before",
             )
         return False

@@ -64,7 +64,7 @@ class Losses:
     total: Tensor
     """Scalar float32 with a gradient."""
     parts: dict[str, Tensor]
-    """Scalars before weighting, without gradient; a part with weight 0 is not computed."""
+    """Scalars before weighting, without gradient."""
 
 
 class Objective(Protocol):
@@ -72,6 +72,9 @@ class Objective(Protocol):
 
     def heads(self, width: int) -> Heads:
         """New heads for a backbone of that width, [..., width] -> [..., K or p]: `dino_head` and `ibot_head`."""
+
+    def masks_crops(self, now: Values) -> bool:
+        """Whether masked patches are compared at this step."""
 
     def matches_crops(self, now: Values) -> bool:
         """Whether patches that both global crops show are compared at this step."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from dinokit.data.mixture import Mixture
 from dinokit.data.opening import open_pictures
 from dinokit.data.store import Squares, StreamedSquares, bytes_needed, decode_all, gather
 from dinokit.errors import UserError
+from dinokit.inference.memory import free_bytes
 from dinokit.pretrain.recipe import RunSettings
 
 GIB = 2**30
@@ -52,7 +53,8 @@ def open_training_pictures(
     skipped = SkippedFiles()
     opened = [open_pictures(source, skipped) for source in sources]
     total = sum(len(pictures) for pictures in opened)
-    limit = min(settings.memory_limit * GIB, machine_memory() / 2)
+    free = free_bytes(torch.device("cpu"))
+    limit = min(settings.memory_limit * GIB, math.inf if free is None else free / 2)
     in_memory = bytes_needed(total, settings.picture_side) <= limit
     parts: list[Squares] = []
     done = 0
@@ -64,11 +66,6 @@ def open_training_pictures(
             parts.append(StreamedSquares(pictures, settings.picture_side, skipped=skipped))
         done += len(pictures)
     return TrainingPictures(tuple(parts), Mixture(parts, weights, settings.seed), skipped)
-
-
-def machine_memory() -> float:
-    """Bytes of memory that the machine has."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 PROBE_BANK = 4000

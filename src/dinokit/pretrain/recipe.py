@@ -26,7 +26,7 @@ class MaskSettings:
     """Which patches of the student's global crops are hidden."""
 
     probability: float = 0.5
-    """Share of the global crops that are masked at all."""
+    """Share of the global crops that are masked at all, at steps that compare masked patches."""
     ratio: tuple[float, float] = (0.1, 0.5)
     """Least and greatest share of hidden patches in a masked crop."""
     roll: bool = False
@@ -96,7 +96,7 @@ class RunSettings:
     log_every: int = 20
     memory_limit: float = 8.0
     """GiB of decoded pictures kept in memory; larger sets are decoded as they come. Never more than half of
-    what the machine has."""
+    what is free."""
 
 
 @dataclass(frozen=True)
@@ -239,6 +239,21 @@ class Recipe:
         if self.objective == "dinov3":
             return Dinov3Objective(self.dinov3)
         return CodingRateObjective(self.coding_rate)
+
+    def steps_left(self, step: int) -> float:
+        """Steps from `step` to the end, each counted as so many of the latest size as its crops have more tokens."""
+        latest, left, start = self._tokens(self.crops_at(max(step - 1, 0))), 0.0, 0
+        for stage in (*self.stages, Stage(self.run.steps, self.crops.global_size, self.crops.local_size)):
+            end = min(start + stage.steps, self.run.steps)
+            left += max(end - max(start, step), 0) * self._tokens(stage) / latest
+            start = end
+        return left
+
+    def _tokens(self, crops: Stage | CropSettings) -> int:
+        """Of one picture: the student learns from all crops (three passes), the teacher looks at the global ones."""
+        patch = spec_of(self.network).patch_size
+        large, small = ((side // patch) ** 2 + 1 for side in (crops.global_size, crops.local_size))
+        return 8 * large + 3 * self.crops.local_number * small
 
     def crops_at(self, step: int) -> CropSettings:
         """The crop settings at `step`, by the stages."""

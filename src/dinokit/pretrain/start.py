@@ -25,7 +25,7 @@ from dinokit.inference.precision import choose_device
 from dinokit.pretrain.budget import Speed, check_chosen, derive_recipe, parse_duration, time_steps
 from dinokit.pretrain.checkpointing import list_checkpoints, read_info
 from dinokit.pretrain.expect import expected_knn
-from dinokit.pretrain.loop import Pretraining, Status, trainable
+from dinokit.pretrain.loop import Pretraining, trainable
 from dinokit.pretrain.pictures import PROBE_LEAST, TrainingPictures, open_training_pictures
 from dinokit.pretrain.recipe import Recipe
 from dinokit.pretrain.recipe_file import merge, parse_assignments, read_toml, recipe_from_dict
@@ -58,7 +58,6 @@ class Listener(Protocol):
 
     def say(self, text: str) -> None: ...
     def decoded(self, done: int, total: int) -> None: ...
-    def trained(self, status: Status) -> None: ...
 
 
 def prepare_run(order: Order, listener: Listener) -> Pretraining:
@@ -69,9 +68,10 @@ def prepare_run(order: Order, listener: Listener) -> Pretraining:
     _check_folder(order, continued)
     seconds = None if order.budget is None or continued else parse_duration(order.budget)
     chosen = _chosen_settings(order, continued)
+    recipe = recipe_from_dict(chosen)
+    _check_objective(order, recipe)
     if seconds is not None:
         check_chosen(chosen)
-    recipe = recipe_from_dict(chosen)
     source = None if continued else order.init
     # a wrong --init is said before pictures are decoded; a continued run is the network that it was
     start = _continued_model(order.out) if continued else _start_model(source, recipe)
@@ -98,6 +98,8 @@ def _check_folder(order: Order, continued: bool) -> None:
         if (order.out / "model").exists():
             hint = f"start from it: --init {order.out} and another --out"
             raise UserError(f"{order.out} has a model but no checkpoint to go on from", hint)
+        if (order.out / "log.jsonl").exists() and not (order.out / ORDER).exists():
+            raise UserError(f"{order.out} has a log.jsonl that is not of a run", "give another --out")
         return
     try:
         origin = json.loads((order.out / ORDER).read_text())
@@ -148,9 +150,10 @@ def read_preset(name: str) -> str:
     """The text of a preset of the package, or of a TOML file."""
     path = Path(name)
     if path.suffix == ".toml":
-        if not path.is_file():
-            raise UserError(f"there is no preset {name}", "check the path")
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise UserError(f"the preset {name} cannot be read", "give the path of a text file of settings") from None
     folder = resources.files("dinokit.pretrain") / "presets"
     known = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
     if name not in known:
@@ -184,6 +187,14 @@ def _check_start(start: LoadedModel, recipe: Recipe, order: Order) -> None:
         if size % spec.patch_size:
             hint = "set crops.global_size and crops.local_size to multiples"
             raise UserError(f"a crop of {size} px does not fit patches of {spec.patch_size} px", hint)
+
+
+def _check_objective(order: Order, recipe: Recipe) -> None:
+    """Raises `UserError` where a setting is of the objective that the run does not have."""
+    other = {"coding-rate": "dinov3", "dinov3": "coding_rate"}[recipe.objective]
+    for name in parse_assignments(order.assignments).get(other, {}):
+        hint = f"leave it out, or set objective={other.replace('_', '-')}"
+        raise UserError(f"{other}.{name} does nothing in a run with the objective {recipe.objective}", hint)
 
 
 def _describe_pictures(pictures: TrainingPictures, recipe: Recipe, listener: Listener) -> None:
@@ -229,8 +240,11 @@ def describe(recipe: Recipe, run: Pretraining, order: Order, seconds: float | No
         f"network {run.info.name} {_origin(run, order)}, on {device}; objective {recipe.objective}",
         f"batch {recipe.run.batch}, {length}; crops {_crops(recipe)}, {recipe.crops.local_number} local ones",
         f"learning rate {recipe.peak_lr:g} after {recipe.optimizer.warmup} steps, "
-        f"cool-down {recipe.optimizer.cooldown} steps; teacher momentum {recipe.teacher.momentum:.4f}",
+        f"cool-down {recipe.optimizer.cooldown} steps; teacher momentum {_momentum(recipe)}",
+        _describe_objective(recipe),
     ]
+    if recipe.crops.global_size > recipe.run.picture_side:
+        lines.append(f"crops are larger than the {recipe.run.picture_side} px of run.picture_side: raise it")
     if run.finished:
         lines.append(f"the run ended at step {run.step}: --set run.steps={2 * run.step} would train on")
     elif run.step:
@@ -242,6 +256,22 @@ def describe(recipe: Recipe, run: Pretraining, order: Order, seconds: float | No
     if 0 < recipe.run.steps <= recipe.optimizer.warmup:
         lines.append("the run ends within its warm-up: lower optimizer.warmup, or raise run.steps")
     return lines
+
+
+def _describe_objective(recipe: Recipe) -> str:
+    """What pictures are compared by, beside their class tokens, and since when."""
+    if recipe.objective == "dinov3":
+        s = recipe.dinov3
+        return f"{s.prototypes} prototypes, {s.patch_prototypes} of patches"
+    settings = recipe.coding_rate
+    if not settings.patch_weight and not settings.match_weight:
+        return "no patch losses"
+    return f"patch losses from step {settings.patch_after}" if settings.patch_after else "patch losses from the start"
+
+
+def _momentum(recipe: Recipe) -> str:
+    start, end = recipe.teacher.momentum, recipe.teacher.momentum_end
+    return f"{start:.4f}" if start == end or not recipe.run.steps else f"{start:.4f} to {end:.4f}"
 
 
 def _origin(run: Pretraining, order: Order) -> str:

@@ -25,6 +25,7 @@ PANELS: tuple[tuple[str, tuple[str, ...], str], ...] = (
         ("expansion", "patch_expansion", "match_expansion"),
         "per dimension: how far pictures are held apart",
     ),
+    ("spread", ("spread",), "coding rate as a share of the greatest: how far pictures are held apart"),
     ("prototype losses", ("dino_global", "dino_local", "ibot"), "cross entropy with the teacher's targets"),
     ("entropy", ("target_entropy", "student_entropy"), "share of the greatest"),
     ("rank", ("rank",), "directions that the features fill"),

@@ -63,7 +63,8 @@ def pretrain(
     preset
         A recipe to start from: laptop, larger-crops, finish, dinov3, or a .toml file.
     budget
-        How long training may take (30m, 2h, 1d): everything else is derived from it, the data and the machine.
+        How long training may take (30m, 2h, 1d): everything else is derived from it, the data and the speed of the
+        machine as it is at the start.
         Without a budget the recipe decides; by default it goes on until it is stopped.
     init
         A model whose backbone (and heads, if they lie beside it) training starts from.

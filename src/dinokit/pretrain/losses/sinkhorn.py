@@ -7,7 +7,7 @@ and with each row's own maximum taken out first neither overflow nor 0/0 can hap
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 _SMALLEST_MASS = 1e-32
 """Floor for a prototype's mass: its inverse, summed over a million prototypes, still fits into float32."""
@@ -33,24 +33,3 @@ def sinkhorn_knopp(logits: Tensor, temperature: float, iterations: int = 3) -> T
             prototype_scale = 1 / (kernel.T @ sample_scale).clamp_min(_SMALLEST_MASS)  # [K]
             sample_scale = 1 / (kernel @ prototype_scale)  # [N]
         return kernel.mul_(prototype_scale).mul_(sample_scale[:, None])
-
-
-class Center(nn.Module):
-    """Centred softmax with a moving-average centre (DINO, arXiv 2104.14294): the alternative to Sinkhorn."""
-
-    center: Tensor
-
-    def __init__(self, prototypes: int, momentum: float = 0.9) -> None:
-        super().__init__()
-        self.momentum = momentum
-        self.register_buffer("center", torch.zeros(1, prototypes))
-
-    @torch.no_grad()
-    def probabilities(self, logits: Tensor, temperature: float) -> Tensor:
-        """[N, K] scores -> float32 [N, K], softmax((logits - centre) / temperature)."""
-        return ((logits.float() - self.center) / temperature).softmax(dim=-1)
-
-    @torch.no_grad()
-    def update(self, logits: Tensor) -> None:
-        """Move the centre towards the mean of `logits` [N, K]."""
-        self.center.lerp_(logits.float().mean(dim=0, keepdim=True), 1 - self.momentum)
