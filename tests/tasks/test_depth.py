@@ -21,7 +21,7 @@ from dinokit.heads.fit import FitSettings
 from dinokit.images.depth_picture import draw_depth
 from dinokit.images.maps import MapFile
 from dinokit.inference.cache import FeatureCache
-from dinokit.tasks.depth import Depth, DepthEstimator
+from dinokit.tasks.depth import WITHOUT_CROPS, Depth, DepthEstimator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PICTURE = PICTURES / f"{NAMES[0]}.jpg"
@@ -68,6 +68,13 @@ def test_it_learns_what_the_maps_show(estimator: DepthEstimator, data: Path) -> 
 def test_alignment_forgives_scale_and_shift(estimator: DepthEstimator, data: Path) -> None:
     plain, aligned = estimator.evaluate(data), estimator.evaluate(data, align=True)
     assert aligned.rmse < plain.rmse
+
+
+def test_it_learns_from_mirrored_pictures_too(backbone: dinokit.Backbone, data: Path, cache: FeatureCache) -> None:
+    estimator = DepthEstimator(backbone, size=96, layers=(-1,), range=LIMITS)
+    settings = FitSettings(steps=40, batch=2, lr=3e-3, validate_every=20)
+    fitted = estimator.fit(data, data, settings=settings, augmentation=WITHOUT_CROPS, cache=cache)
+    assert -fitted.score < constant_error(data)
 
 
 def test_dpt_learns_too(backbone: dinokit.Backbone, data: Path, cache: FeatureCache) -> None:

@@ -6,6 +6,7 @@ labelled pictures are few.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dinokit.backbones.features import Features
 from dinokit.images.read import Picture
+from dinokit.inference.stored_features import StoredFeatures
+
+PixelValues = NDArray[Any]
+"""[H, W], a value for each pixel of a picture."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +33,8 @@ class Augmentation:
     light: float = 0.3
     """Brightness, contrast and saturation: factors of 1 ± this."""
 
-    def draw(
-        self, picture: Picture, maps: tuple[NDArray[Any], ...], generator: torch.Generator
-    ) -> tuple[Picture, tuple[NDArray[Any], ...]]:
-        """A changed picture uint8 [h, w, 3], and the maps [h, w] of its pixels."""
+    def draw(self, picture: Picture, values: PixelValues, generator: torch.Generator) -> tuple[Picture, PixelValues]:
+        """A changed picture uint8 [h, w, 3], and the values [h, w] of its pixels."""
         height, width = picture.shape[:2]
         share, down, across, mirrored, *light = torch.rand(7, generator=generator).tolist()
         side = (self.area[0] + share * (self.area[1] - self.area[0])) ** 0.5
@@ -38,8 +42,8 @@ class Augmentation:
         top, left = round(down * (height - high)), round(across * (width - wide))
         window = (slice(top, top + high), slice(left, left + wide))
         step = -1 if mirrored < self.mirror else 1
-        cut = [np.ascontiguousarray(values[window][:, ::step]) for values in (picture, *maps)]
-        return self._light(cut[0], [1 + self.light * (2 * value - 1) for value in light]), tuple(cut[1:])
+        cut, kept = (np.ascontiguousarray(whole[window][:, ::step]) for whole in (picture, values))
+        return self._light(cut, [1 + self.light * (2 * value - 1) for value in light]), kept
 
     def _light(self, picture: Picture, factors: list[float]) -> Picture:
         brightness, contrast, saturation = factors
@@ -48,3 +52,17 @@ class Augmentation:
         grey = values.mean(axis=2, keepdims=True)
         values = grey + (values - grey) * saturation
         return np.asarray(np.clip(np.round(values), 0, 255), dtype=np.uint8)
+
+
+def look_at_chosen(
+    store: StoredFeatures,
+    maps: Sequence[PixelValues],
+    chosen: Sequence[int],
+    augmentation: Augmentation | None,
+    generator: torch.Generator,
+) -> tuple[list[tuple[Features, ...]], list[PixelValues]]:
+    """Features and values of the chosen pictures of a set: as they are stored, or of changed ones, looked at now."""
+    if augmentation is None:
+        return [store[i] for i in chosen], [maps[i] for i in chosen]
+    changed = [augmentation.draw(store.picture(i), maps[i], generator) for i in chosen]
+    return store.look_at([picture for picture, _ in changed]), [values for _, values in changed]

@@ -6,7 +6,7 @@ drawn pixels is, in expectation, the loss over the whole resized map, at a fract
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,8 @@ from torch import Tensor, nn
 
 from dinokit.backbones.features import Features
 from dinokit.errors import UserError
-from dinokit.heads.augment import Augmentation
 from dinokit.heads.dense import Maps, to_maps
 from dinokit.images.cells import PixelMap, Span
-from dinokit.inference.stored_features import StoredFeatures
 
 
 @dataclass(frozen=True)
@@ -44,29 +42,6 @@ class LabelledMap:
 
     values: NDArray[Any]
     known: NDArray[np.bool_]
-
-
-def look_and_draw(
-    store: StoredFeatures,
-    labelled: Callable[[int], LabelledMap],
-    chosen: Sequence[int],
-    count: int,
-    generator: torch.Generator,
-    augmentation: Augmentation | None,
-) -> PixelBatch:
-    """Draw pixels of the chosen pictures of a set: from their stored features, or of changed ones, looked at now.
-
-    labelled: the values of picture `i`.
-    """
-    labels = [labelled(i) for i in chosen]
-    if augmentation is None:
-        return draw_pixels([store[i] for i in chosen], labels, count, generator)
-    pictures, changed = [], []
-    for i, label in zip(chosen, labels, strict=True):
-        picture, maps = augmentation.draw(store.picture(i), (label.values, label.known), generator)
-        pictures.append(picture)
-        changed.append(LabelledMap(*maps))
-    return draw_pixels(store.look_at(pictures), changed, count, generator)
 
 
 def draw_pixels(

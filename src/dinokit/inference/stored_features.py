@@ -68,7 +68,7 @@ class StoredFeatures(Sequence[tuple[Features, ...]]):
         return self._encode(indices, [self._view(i) for i in indices])
 
     def _encode(self, indices: Sequence[int], views: Sequence[View]) -> list[tuple[Features, ...]]:
-        found = self.backbone.encode_layers(views, self.look.layers, tile=self.look.tile)
+        found = self._look(views)
         for i, layers in zip(indices, found, strict=True):
             if not all(bool(part.isfinite().all()) for layer in layers for part in (layer.cls, layer.patches)):
                 what = f"the features of {self.pictures.place(i)} are not finite"
@@ -85,8 +85,14 @@ class StoredFeatures(Sequence[tuple[Features, ...]]):
 
     def look_at(self, pictures: Sequence[Picture]) -> list[tuple[Features, ...]]:
         """The features of changed pictures, which are not kept."""
-        views = [lay_out_view(self.backbone, picture, self.look, "a changed picture") for picture in pictures]
-        return self.backbone.encode_layers(views, self.look.layers, tile=self.look.tile)
+        return self._look(
+            [lay_out_view(self.backbone, picture, self.look, "a changed picture") for picture in pictures]
+        )
+
+    def _look(self, views: Sequence[View]) -> list[tuple[Features, ...]]:
+        """The features of views on the CPU, where heads learn, whatever the backbone's device is."""
+        found = self.backbone.encode_layers(views, self.look.layers, tile=self.look.tile)
+        return [tuple(layer.to("cpu") for layer in layers) for layers in found]
 
     def _view(self, i: int) -> View:
         return lay_out_view(self.backbone, self.picture(i), self.look, self.pictures.place(i))

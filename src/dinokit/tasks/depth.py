@@ -25,6 +25,7 @@ from dinokit.data.depths import DepthMap, Depths, write_depth
 from dinokit.data.pairs import DEPTHS, hold_out, open_pairs
 from dinokit.data.track import Track, silent
 from dinokit.errors import UserError
+from dinokit.heads.augment import Augmentation, look_at_chosen
 from dinokit.heads.depth_bins import BinnedDepth, DepthBins, Range
 from dinokit.heads.depth_losses import log_gradient_loss, scale_invariant_loss
 from dinokit.heads.depth_plan import (
@@ -59,6 +60,7 @@ FINENESS = 16
 """Points along a cell's side at which a DPT head is told the depth."""
 PUBLISHED_SIZE = 768
 """Short side at which published heads were evaluated."""
+WITHOUT_CROPS = Augmentation(area=(1.0, 1.0))
 GRADIENTS = 0.5
 """Weight of the loss of gradients beside the scale-invariant one."""
 
@@ -116,6 +118,7 @@ class DepthEstimator(PictureTask[Depth]):
         validation: str | os.PathLike[str] | None = None,
         *,
         settings: FitSettings | None = None,
+        augmentation: Augmentation | None = None,
         cache: FeatureCache | None = None,
         track: Track = silent,
         keep: Path | None = None,
@@ -123,7 +126,9 @@ class DepthEstimator(PictureTask[Depth]):
         """Train the head on pictures with depth maps (`data.pairs`, `data.depths`).
 
         validation: others, by whose root mean squared error the best head is chosen; without it, a tenth of `data`
-        is held out. keep: a file for unfinished work. Raises `UserError` naming the file for maps that do not fit.
+        is held out. augmentation: how pictures are changed each time they are learnt from (`WITHOUT_CROPS`: what is cut
+        out looks nearer than it is); each step then needs a pass of the backbone. keep: a file for unfinished work.
+        Raises `UserError` naming the file for maps that do not fit.
         """
         settings, cache = settings or FitSettings(), cache or FeatureCache()
         pairs = open_pairs(data, DEPTHS)
@@ -131,19 +136,19 @@ class DepthEstimator(PictureTask[Depth]):
         sets = [pairs.part(part) for part in hold_out(pairs, settings.seed)] if others is None else [pairs, others]
         train, checked = (Depths(part, self.plan.bins.range, track) for part in sets)
         stores = [StoredFeatures(self.backbone, part.pairs, self.look, cache) for part in (train, checked)]
-        for store in stores:
+        for store in stores[1:] if augmentation else stores:
             store.prepare(track)
         batch, loss = (_crops, crop_loss) if self.plan.kind == "dpt" else (_pixels, pixel_loss)
         material: Material[Any] = Material(
             examples=len(train),
             batch=lambda chosen, generator: batch(
-                [stores[0][i] for i in chosen], [train[i] for i in chosen], generator
+                *look_at_chosen(stores[0], train, chosen, augmentation, generator), generator
             ),
             loss=loss,
             score=lambda head: -score_head(head, stores[1], checked).rmse,
         )
         candidates = {str(self.plan.kind): Candidate(self._build_head(settings.seed), settings.lr)}
-        asked = f"{self.backbone.fingerprint} {data} {validation} {self.look} {self.plan}"
+        asked = f"{self.backbone.fingerprint} {data} {validation} {self.look} {self.plan} {augmentation}"
         fitted = Fit(candidates, material, settings, keep, asked).run(track)
         assert isinstance(fitted.head, BinnedDepth)
         self.head = fitted.head
@@ -155,19 +160,22 @@ class DepthEstimator(PictureTask[Depth]):
         depth = outputs_for_picture(self._trained(), seen.layers, height, width).whole()[0]
         return Depth(depth.clamp(*self.plan.bins.range).numpy(), seen.picture)
 
-    def evaluate(self, data: str | os.PathLike[str], *, align: bool = False, track: Track = silent) -> DepthScore:
+    def evaluate(
+        self,
+        data: str | os.PathLike[str],
+        *,
+        align: bool = False,
+        cache: FeatureCache | None = None,
+        track: Track = silent,
+    ) -> DepthScore:
         """Errors on pictures with depth maps: of each picture over its known pixels, then their mean.
 
         align: bring each picture's depth to the true one by scale and shift first, which leaves its form alone.
         Raises as `fit`.
         """
-        limits = self.plan.bins.range
-        depths = Depths(open_pairs(data, DEPTHS), limits, track)
-        results = self.predict_each(depths.pairs.decoded(self.backbone.spec.in_channels))
-        scores = []
-        for true, result in track(zip(depths, results, strict=True), len(depths), "estimating depth"):
-            scores.append(score_depth(result.depth, true, limits, align))
-        return DepthScore.mean(scores)
+        depths = Depths(open_pairs(data, DEPTHS), self.plan.bins.range, track)
+        store = StoredFeatures(self.backbone, depths.pairs, self.look, cache or FeatureCache())
+        return score_head(self._trained(), store, depths, align, track)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the trained head; `load` reads it."""
@@ -254,10 +262,12 @@ def crop_loss(head: nn.Module, batch: CropBatch) -> Tensor:
     return scale_invariant_loss(found[known], batch.targets[known]) + GRADIENTS * form
 
 
-def score_head(head: nn.Module, store: StoredFeatures, depths: Depths) -> DepthScore:
-    """Errors of a head on pictures whose features are there."""
+def score_head(
+    head: nn.Module, store: StoredFeatures, depths: Depths, align: bool = False, track: Track = silent
+) -> DepthScore:
+    """Errors of a head on pictures whose features are stored, or are from now on."""
     scores = []
-    for i, true in enumerate(depths):
-        found = outputs_for_picture(head, store[i], *true.shape).whole()[0]
-        scores.append(score_depth(found.numpy(), true, depths.limits))
+    for i, true in enumerate(track(depths, len(depths), "estimating depth")):
+        found = outputs_for_picture(head, store[i], *true.shape).whole()[0].clamp(*depths.limits)
+        scores.append(score_depth(found.numpy(), true, depths.limits, align))
     return DepthScore.mean(scores)

@@ -16,16 +16,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from dinokit.data.masks import IGNORE, Masks, check_classes, name_classes
+from dinokit.backbones.features import Features
+from dinokit.data.masks import IGNORE, Mask, Masks, check_classes, name_classes
 from dinokit.data.pairs import hold_out, open_pairs
 from dinokit.data.track import Track, silent
 from dinokit.errors import UserError
-from dinokit.heads.augment import Augmentation
+from dinokit.heads.augment import Augmentation, look_at_chosen
 from dinokit.heads.dense import LinearDenseHead
 from dinokit.heads.fit import Candidate, Fit, FitSettings, Fitted, Material
-from dinokit.heads.pixels import LabelledMap, PixelBatch, look_and_draw, outputs_at_pixels, outputs_for_picture
+from dinokit.heads.pixels import LabelledMap, PixelBatch, draw_pixels, outputs_at_pixels, outputs_for_picture
 from dinokit.heads.published_heads import WEIGHT, check_names, read_layers, read_published_segmentation
 from dinokit.heads.saved import backbone_of, fill_head, interpreting, load_head, save_head
 from dinokit.heads.segmentation_scores import ConfusionMatrix, SegmentationScore
@@ -118,11 +119,11 @@ class Segmenter(PictureTask[Segmentation]):
         weights = class_weights(train.counts.sum(0)[: len(classes)], balance)
         material = Material(
             examples=len(train),
-            batch=lambda chosen, generator: look_and_draw(
-                stores[0], partial(_labelled, train), chosen, SAMPLED, generator, augmentation
+            batch=lambda chosen, generator: _draw(
+                *look_at_chosen(stores[0], train, chosen, augmentation, generator), generator
             ),
             loss=partial(_loss, weights),
-            score=lambda head: _score(head, stores[1], checked, classes),
+            score=lambda head: _score(head, stores[1], checked, classes).miou,
         )
         for store in stores[1:] if augmentation else stores:
             store.prepare(track)
@@ -156,17 +157,20 @@ class Segmenter(PictureTask[Segmentation]):
         return self._decide(found, whole)
 
     def evaluate(
-        self, data: str | os.PathLike[str], *, ignore: int = IGNORE, track: Track = silent
+        self,
+        data: str | os.PathLike[str],
+        *,
+        ignore: int = IGNORE,
+        cache: FeatureCache | None = None,
+        track: Track = silent,
     ) -> SegmentationScore:
         """Intersection over union on pictures with masks. Raises as `fit`, and for values that are no class."""
-        masks, matrix = Masks(open_pairs(data), ignore, track), ConfusionMatrix(len(self.classes))
+        masks = Masks(open_pairs(data), ignore, track)
         check_classes(masks, len(self.classes))
         if not masks.counts[:, :IGNORE].any():
             raise UserError(f"the masks of {data} have no labelled pixel", "give masks with classes")
-        results = self.predict_each(masks.pairs.decoded(self.backbone.spec.in_channels))
-        for mask, result in track(zip(masks, results, strict=True), len(masks), "segmenting"):
-            matrix.add(mask, result.labels, IGNORE)
-        return matrix.score(self.classes)
+        store = StoredFeatures(self.backbone, masks.pairs, self.look, cache or FeatureCache())
+        return _score(self._trained(), store, masks, self.classes, track)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the trained head; `load` reads it."""
@@ -273,19 +277,21 @@ def class_weights(pixels: NDArray[np.integer], balance: float) -> Tensor:
     return weights / (weights * shares).sum()
 
 
-def _labelled(masks: Masks, i: int) -> LabelledMap:
-    return LabelledMap(masks[i], masks[i] != IGNORE)
+def _draw(features: Sequence[tuple[Features, ...]], masks: Sequence[Mask], generator: Generator) -> PixelBatch:
+    return draw_pixels(features, [LabelledMap(mask, mask != IGNORE) for mask in masks], SAMPLED, generator)
 
 
 def _loss(weights: Tensor, head: nn.Module, batch: PixelBatch) -> Tensor:
     return F.cross_entropy(outputs_at_pixels(head, batch), batch.targets.long(), weights)
 
 
-def _score(head: nn.Module, store: StoredFeatures, masks: Masks, classes: tuple[str, ...]) -> float:
+def _score(
+    head: nn.Module, store: StoredFeatures, masks: Masks, classes: tuple[str, ...], track: Track = silent
+) -> SegmentationScore:
     matrix = ConfusionMatrix(len(classes))
-    for i, mask in enumerate(masks):
+    for i, mask in enumerate(track(masks, len(masks), "segmenting")):
         matrix.add(mask, outputs_for_picture(head, store[i], *mask.shape).most().numpy(), IGNORE)
-    return matrix.score(classes).miou
+    return matrix.score(classes)
 
 
 def _scaled(size: Size | None, scale: float, picture: Picture) -> Size:

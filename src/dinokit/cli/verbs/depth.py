@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from dinokit.cli.learning import SETTINGS, Learning, head_folder, put_fitted
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
-from dinokit.cli.options import Json, Layers, Out, Pixels
+from dinokit.cli.options import Flag, Json, Layers, Out, Pixels
 from dinokit.cli.verb import JOBS, Verb
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def fit(
     model: Model = BUNDLED,
     size: Pixels | None = None,
     layers: Layers | None = None,
+    augment: Flag = False,
     learning: Learning = SETTINGS,
     opening: Opening = AUTO,
     json: Json = False,
@@ -72,15 +73,24 @@ def fit(
         Short side in pixels at which pictures are looked at; larger is finer and takes longer.
     layers
         Blocks whose features the head reads, negative from the end; without it the last four (dpt: four spread).
+    augment
+        Mirror pictures and change their light each time they are learnt from; every step then needs the backbone.
     json
         Print one JSON object: rmse (m, on the validation pictures), step.
     """
     from dinokit.cli.output import track
-    from dinokit.tasks.depth import DepthEstimator
+    from dinokit.tasks.depth import WITHOUT_CROPS, DepthEstimator
 
     with head_folder(out) as keep:
         estimator = DepthEstimator(opening.backbone(model), size, layers, head, range)
-        fitted = estimator.fit(data, validation, settings=learning.settings(), track=track, keep=keep)
+        fitted = estimator.fit(
+            data,
+            validation,
+            settings=learning.settings(),
+            augmentation=WITHOUT_CROPS if augment else None,
+            track=track,
+            keep=keep,
+        )
         estimator.save(out)
     put_fitted(fitted, f"RMSE {-fitted.score:.3f} m", {"rmse": round(-fitted.score, 4)}, out, json)
 
@@ -136,7 +146,7 @@ def evaluate(
     data: str,
     /,
     *,
-    align: Json = False,
+    align: Flag = False,
     model: Model | None = None,
     size: Pixels | None = None,
     opening: Opening = AUTO,
