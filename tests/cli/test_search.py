@@ -52,6 +52,17 @@ def test_a_picture_finds_itself_and_its_copy(table: Path, tmp_path: Path, capsys
         assert image.width > 300
 
 
+def test_sheets_show_the_first_of_many_searches(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dinokit.tasks.hits.SHOWN_SEARCHES", 1)
+    queries = [str(PICTURES / f"{name}.jpg") for name in NAMES[:3]]
+    search = ["search", *queries, "--in", str(table), "--k", "1", "--precision", "fp32", "--out"]
+    for name in ("sheet.png", "hits.csv"):
+        assert main([*search, str(tmp_path / name)]) == 0
+    assert [line.split(",")[0] for line in (tmp_path / "hits.csv").read_text().splitlines()] == ["query", *queries]
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert image.height < 2 * 2 * 224, "one search, and how many more there are"
+
+
 def test_an_index_grows_shrinks_and_filters(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     index, opening = tmp_path / "my.index", ("--precision", "fp32")
     assert run(capsys, "index", "build", index, "--from", table)["rows"] == len(NAMES) + 1
@@ -87,6 +98,8 @@ def test_a_table_of_one_picture_finds_it(tmp_path: Path, capsys: pytest.CaptureF
         (["search", "{query}", "--in", "{table}", "--k", "1000"], "1000"),
         (["search", "none.jpg", "--in", "{table}"], "none.jpg"),
         (["search", "{query}", "--in", "{table}", "--out", "x.gif"], "x.gif"),
+        (["search", "{copy}", "--in", "{table}", "--out", "{copy}"], "copy.jpg is one of the inputs"),
+        (["index", "search", "none.index", "{copy}", "--out", "{copy}"], "copy.jpg is one of the inputs"),
         (["index", "search", "none.index", "{query}"], "none.index"),
         (["index", "build", "{folder}", "--from", "{table}"], "there already"),
     ],
@@ -94,7 +107,7 @@ def test_a_table_of_one_picture_finds_it(tmp_path: Path, capsys: pytest.CaptureF
 def test_mistakes_are_one_line(
     table: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
 ) -> None:
-    places = {"query": QUERY, "table": str(table), "folder": str(table.parent)}
+    places = {"query": QUERY, "copy": f"{table.parent}/copy.jpg", "table": str(table), "folder": str(table.parent)}
     capsys.readouterr()
     code = main([argument.format(**places) for argument in arguments])
     out, err = capsys.readouterr()

@@ -163,6 +163,7 @@ def test_the_command_says_and_writes(tmp_path: Path, capsys: pytest.CaptureFixtu
         ("a.png missing.png", "missing.png is not found"),
         ("a.png blank.png", "blank.png has one colour all over"),
         ("a.png a.png --out m.doc", "m.doc has no ending that can be written"),
+        ("a.png blank.png --out ./blank.png", "blank.png is one of the inputs and would be overwritten"),
         ("a.png a.png --point 1 2 --homography", "--homography and --point were both given"),
         ("a.png a.png --point 900 2", "point (900, 2) is outside the first picture: that has 60 x 40 pixels"),
         ("a.png a.png --ratio 0", "ratio is 0.0"),

@@ -161,7 +161,7 @@ def test_results_are_saved_and_drawn_even_without_the_files(table: Path, backbon
     content = json.loads((tmp_path / "hits.json").read_text())["searches"][0]
     assert [hit["path"] for hit in content["hits"]] == list(hits.paths)
     assert content["query"] == str(PHOTOS[0])
-    with pytest.raises(UserError, match=r"hits\.gif is not \.json"):
+    with pytest.raises(UserError, match=r"hits\.gif has no ending that can be written"):
         hits.save(tmp_path / "hits.gif")
 
 

@@ -209,6 +209,7 @@ def test_the_command_writes_videos(place: Path, tmp_path: Path, capsys: pytest.C
         ("frames/00000.png --mask masks/00000.png --out x", "is a picture, not a video"),
         ("missing.mp4 --mask masks/00000.png --out x", "missing.mp4 is not found"),
         ("mixed --mask masks/00000.png --out x", "frame b of mixed has 96 x 64 px where the first has 192 x 128"),
+        ("clip.mkv --mask masks/00000.png --out ./clip.mkv", "clip.mkv is one of the inputs and would be overwritten"),
         ("frames --mask masks/00000.png --out seen.avi", "seen.avi is no video that can be written"),
         ("frames --mask masks/00000.png --out frames/00000.png/x", "cannot write"),
         ("frames --mask masks/00000.png --out frames", "--out frames holds other files: name a new folder"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dinokit.images.read import Source
@@ -12,17 +12,24 @@ if TYPE_CHECKING:
 
 
 def answer(search: Callable[[Source], Hits], pictures: Sequence[Source], out: Path | None, json: bool) -> None:
-    """Search by each picture, print what was found as it comes, or all of it as JSON, and write it to `out`."""
+    """Search by each picture, print what was found as it comes, or all of it as JSON, and write it to `out`.
+
+    No more of it is kept than is written: rows, and the first searches for a sheet.
+    """
     from dinokit.cli.output import print_json, put, track, warn
-    from dinokit.tasks.hits import save_hits
+    from dinokit.tasks.hits import SHOWN_SEARCHES, save_hits
     from dinokit.tasks.results import each_readable
 
-    found = []
+    rows: list[dict[str, Any]] = []
+    shown: list[Hits] = []
     for _, hits in track(each_readable(lambda part: map(search, part), pictures, warn), len(pictures), "searching"):
-        found.append(hits)
+        if json or out is not None:
+            rows.append(hits.to_row())
+        if len(shown) < SHOWN_SEARCHES:
+            shown.append(hits)
         for line in () if json else hits.describe().splitlines():
             put(line)
     if out is not None:
-        save_hits(out, found)
+        save_hits(out, rows, shown)
     if json:
-        print_json({"searches": [hits.to_row() for hits in found]})
+        print_json({"searches": rows})

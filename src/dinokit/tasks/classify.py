@@ -30,6 +30,7 @@ from dinokit.heads.fit_classifier import Method, Trained, fit_linear, fit_logist
 from dinokit.heads.pooling import Pooling, mean_cells
 from dinokit.heads.published_heads import POOLING, check_names, read_published_classifier
 from dinokit.heads.saved import backbone_of, fill_head, interpreting, load_head, save_head
+from dinokit.images.draw import thumbnail
 from dinokit.images.geometry import fit_to_grid
 from dinokit.images.read import read
 from dinokit.inference.backbone import Backbone, load
@@ -46,7 +47,7 @@ SHOWN = 24
 COUNTS = (1, 2, 5, 10)
 """Pictures a class of few-shot measurements."""
 THUMBNAIL = 448
-"""Their pictures may be made smaller, down to this side."""
+"""Longer side of their pictures."""
 
 
 class Classifier(PictureTask[Classification]):
@@ -276,5 +277,6 @@ def _worst(judged: Labelled, probabilities: NDArray[np.float32], count: int) -> 
         own = ", ".join(judged.classes[n] for n in judged.labels[i]) or "none"
         said = f"no {name}" if targets[i, classes[i]] else name
         picture = read(judged.pictures.read_bytes(i), judged.pictures.place(i), at_least=THUMBNAIL)
-        found.append(Mistake(judged.pictures.place(i), picture, own, said, float(confidence[i])))
+        shown = thumbnail(picture, THUMBNAIL)
+        found.append(Mistake(judged.pictures.place(i), shown, own, said, float(confidence[i])))
     return tuple(found)

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from dinokit.checkpoints.folders import make_folder
 from dinokit.checkpoints.save import write_atomically
-from dinokit.errors import UserError
 from dinokit.images.charts import draw_bars
 from dinokit.images.read import Picture
 from dinokit.tasks.results import check_name
@@ -72,13 +71,12 @@ class Classification:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write labels and all probabilities: one JSON object, or rows of class,probability in a CSV file."""
         path = Path(path)
-        if path.suffix == ".json":
+        check_name(path, (".json", ".csv"))
+        if path.suffix.lower() == ".json":
             values = {"labels": self.labels, "probabilities": {name: round(p, 6) for name, p in self.ranked()}}
             write_atomically(path, (json.dumps(values, ensure_ascii=False, indent=1) + "\n").encode("utf-8", "replace"))
-        elif path.suffix == ".csv":
-            write_csv(path, ("class", "probability"), ((name, f"{p:.6f}") for name, p in self.ranked()))
         else:
-            raise UserError(f"{path} has no ending that can be written", "name it .json or .csv")
+            write_csv(path, ("class", "probability"), ((name, f"{p:.6f}") for name, p in self.ranked()))
 
 
 @contextmanager

@@ -18,13 +18,15 @@ from PIL import Image
 from dinokit.checkpoints.names import printable
 from dinokit.checkpoints.save import write_atomically
 from dinokit.data.reopen import reopen
-from dinokit.errors import UserError
 from dinokit.images.draw import Pixels, sheet
 from dinokit.images.read import ReadError, read
+from dinokit.tasks.results import check_name
 
 __all__ = ["Hits", "PictureGroups"]
 
-_SUFFIXES = (".json", ".csv", ".jpg", ".jpeg", ".png")
+ENDINGS = (".json", ".csv", ".jpg", ".jpeg", ".png")
+SHOWN_SEARCHES = 99
+"""Searches that a sheet shows at most; fewer where they are tall."""
 _SHOWN = 24
 """Groups that a sheet shows at most."""
 _SHOWN_HITS = 99
@@ -67,7 +69,7 @@ class Hits:
 
     def save(self, path: str | Path) -> None:
         """Write .json, .csv, or the sheet as .jpg or .png. Raises `UserError` for other names."""
-        save_hits(path, [self])
+        save_hits(path, [self.to_row()], [self])
 
     def to_row(self) -> dict[str, Any]:
         """What the JSON file holds."""
@@ -128,24 +130,20 @@ class PictureGroups:
         return "\n".join([*named, f"{said}, {removed} removed" if removed else said])
 
 
-def save_hits(path: str | Path, found: Sequence[Hits]) -> None:
-    """Write what several searches found into one file; see `Hits.save`. A sheet has as many as can be looked at."""
-    entries = [(one.query, entry) for one in found for entry in one.to_row()["hits"]]
+def save_hits(path: str | Path, rows: Sequence[dict[str, Any]], shown: Sequence[Hits]) -> None:
+    """Write what several searches found into one file: their `rows` (`Hits.to_row`), or a sheet of those `shown`.
+
+    shown: the first of them; a sheet has as many as can be looked at. Raises `UserError` as `Hits.save`.
+    """
     names = ["path", "similarity", "width", "height", "patches"]
-    rows = [[printable(query), *(str(entry.get(name, "")) for name in names)] for query, entry in entries]
-    searches = [one.to_row() for one in found]
-    _save(path, lambda: _below(found), {"searches": searches}, [["query", *names], *rows])
-
-
-def check_results(path: str | Path | None) -> None:
-    """Raise `UserError` for a file whose name does not say what to write; before the work."""
-    if path is not None and Path(path).suffix.lower() not in _SUFFIXES:
-        raise UserError(f"--out {path} is not {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}", "choose one of these")
+    entries = [(row["query"], entry) for row in rows for entry in row["hits"]]
+    table = [[query, *(str(entry.get(name, "")) for name in names)] for query, entry in entries]
+    _save(path, lambda: _below(shown, len(rows)), {"searches": list(rows)}, [["query", *names], *table])
 
 
 def _save(path: str | Path, draw: Any, content: dict[str, Any], table: list[list[str]]) -> None:
-    check_results(path)
     path, out = Path(path), io.BytesIO()
+    check_name(path, ENDINGS)
     if path.suffix.lower() == ".json":
         out.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
     elif path.suffix.lower() == ".csv":
@@ -165,16 +163,17 @@ def _tile(path: str, folder: Path, side: int) -> Pixels:
         return np.full((side, side, 3), _GREY, np.uint8)
 
 
-def _below(found: Sequence[Hits]) -> Pixels:
-    """The sheets of the first searches one below the other, and how many more there are."""
+def _below(shown: Sequence[Hits], count: int) -> Pixels:
+    """The sheets of the first of `count` searches one below the other, and how many more there are."""
     pages, height = list[Pixels](), 0
-    for one in found:
+    for one in shown:
         pages.append(one.draw())
         height += len(pages[-1])
-        if height > _TALLEST and len(pages) < len(found):
-            more = f"and {len(found) - len(pages)} more searches, which JSON and CSV have room for"
-            pages.append(sheet([np.full((1, 1, 3), 255, np.uint8)], [more], 1, pages[0].shape[1] // 2))
+        if height > _TALLEST:
             break
+    if len(pages) < count:
+        more = f"and {count - len(pages)} more searches, which JSON and CSV have room for"
+        pages.append(sheet([np.full((1, 1, 3), 255, np.uint8)], [more], 1, pages[0].shape[1] // 2))
     width = max(page.shape[1] for page in pages)
     padding = [((0, 0), (0, width - page.shape[1]), (0, 0)) for page in pages]
     return np.concatenate([np.pad(p, pad, constant_values=255) for p, pad in zip(pages, padding, strict=True)])

@@ -17,12 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dinokit.checkpoints.folders import make_folder
 from dinokit.checkpoints.save import write_atomically
-from dinokit.errors import UserError
 from dinokit.images.draw import beside, blend, draw_pairs, draw_points, palette, ramp
 from dinokit.images.read import Picture
-from dinokit.tasks.results import save_picture
+from dinokit.tasks.results import check_name, save_picture
 
 __all__ = ["Homography", "Located", "MatchScore", "Matches"]
 
@@ -205,20 +203,8 @@ def spread(points: Floats, most: int) -> NDArray[np.int64]:
     return np.array(taken)
 
 
-def check_ending(path: Path) -> None:
-    """Raise `UserError` for a file that results are not saved as."""
-    if path.suffix.lower() not in ENDINGS:
-        raise UserError(f"{path} has no ending that can be written", f"name it {', '.join(ENDINGS)}")
-
-
-def check_out(path: Path) -> None:
-    """Raise `UserError` for a place that results cannot be saved at; its folder is made."""
-    check_ending(path)
-    make_folder(path.parent)
-
-
 def _save(path: Path, draw: Callable[[], Picture], columns: Columns, arrays: Columns) -> None:
-    check_ending(path)
+    check_name(path, ENDINGS)
     kind = path.suffix.lower()
     if kind == ".csv":
         text = io.StringIO()

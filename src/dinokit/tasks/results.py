@@ -47,7 +47,27 @@ def save_picture(path: Path, picture: Picture) -> None:
 def check_name(path: Path, endings: tuple[str, ...] = PICTURES) -> None:
     """Raise `UserError` for another ending than these, before the work."""
     if path.suffix.lower() not in endings:
-        raise UserError(f"{path} has no ending that can be written", f"name it {' or '.join(endings)}")
+        names = " or ".join(filter(None, (", ".join(endings[:-1]), endings[-1])))
+        raise UserError(f"{path} has no ending that can be written", f"name it {names}")
+
+
+def check_out(out: Path, endings: tuple[str, ...], sources: Sequence[Source]) -> None:
+    """Raise `UserError` for a file that cannot be written, or that is one of its `sources`; its folder is made."""
+    check_name(out, endings)
+    check_not_input(out, sources)
+    make_folder(out.parent)
+
+
+def check_not_input(out: Path, sources: Sequence[Source]) -> None:
+    """Raise `UserError` where `out` is one of the files that it is made from, before the work."""
+    _check_not_among([out], sources)
+
+
+def _check_not_among(outputs: Iterable[Path], sources: Sequence[Source]) -> None:
+    inputs = {Path(source).resolve() for source in sources if isinstance(source, (str, os.PathLike))}
+    for path in outputs:
+        if path.resolve() in inputs:
+            raise UserError(f"{path} is one of the inputs and would be overwritten", "give another --out")
 
 
 def save_image(path: Path, image: Image.Image, endings: tuple[str, ...]) -> None:
@@ -65,7 +85,6 @@ def free_names(sources: Sequence[Source], out: Path, endings: Sequence[str]) -> 
     folder cannot be written, or such a file is one of the pictures.
     """
     make_folder(out)
-    pictures = {Path(source).resolve() for source in sources if isinstance(source, (str, os.PathLike))}
     names: dict[str, None] = {}
     for number, source in enumerate(sources):
         stem = Path(source).stem if isinstance(source, (str, os.PathLike)) else f"picture-{number}"
@@ -74,9 +93,7 @@ def free_names(sources: Sequence[Source], out: Path, endings: Sequence[str]) -> 
             count += 1
             name = f"{stem}-{count}"
         names[name] = None
-        taken = [path for path in (out / f"{name}{ending}" for ending in endings) if path.resolve() in pictures]
-        if taken:
-            raise UserError(f"{taken[0]} is one of the pictures and would be overwritten", "give another --out")
+    _check_not_among((out / f"{name}{ending}" for name in names for ending in endings), sources)
     return list(names)
 
 

@@ -24,6 +24,7 @@ from dinokit.data.video import VIDEO_SUFFIXES, Video, open_video, video_writer
 from dinokit.errors import UserError
 from dinokit.heads.propagate import Memory
 from dinokit.inference.jobs import JOB, claim
+from dinokit.tasks.results import check_not_input
 from dinokit.tasks.track import Following, Tracker
 
 STATE = ".state.safetensors"
@@ -43,6 +44,7 @@ def write_tracks(
     video, labels = open_video(source), read_objects(mask)
     following = Following(tracker, labels)
     if out.suffix.lower() in VIDEO_SUFFIXES:
+        check_not_input(out, [source, mask])
         check_folder(out.parent)
         frames, continued = _write_video(following, video, out, track), 0
     else:

@@ -138,11 +138,13 @@ def search(
     """
     from dinokit.cli.searching import answer
     from dinokit.inference.views import expand
-    from dinokit.tasks.hits import check_results
+    from dinokit.tasks.hits import ENDINGS
     from dinokit.tasks.index import Index
+    from dinokit.tasks.results import check_out
 
-    check_results(out)
     pictures = expand(queries)
+    if out is not None:
+        check_out(out, ENDINGS, pictures)
     opened = Index(index, opening.backbone(model))
     answer(lambda picture: opened.search(picture, k, rerank, where), pictures, out, json)
 
@@ -173,10 +175,12 @@ def dedupe(
         Print one JSON object: threshold, groups (lists of paths, the picture with most pixels first), removed.
     """
     from dinokit.cli.output import put_result
-    from dinokit.tasks.hits import check_results
+    from dinokit.tasks.hits import ENDINGS
     from dinokit.tasks.index import Index, open_searchable
+    from dinokit.tasks.results import check_out
 
-    check_results(out)
+    if out is not None:
+        check_out(out, ENDINGS, ())
     opened = open_searchable(index, remove)
     found = opened.duplicates(threshold)
     if out is not None:

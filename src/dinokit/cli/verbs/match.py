@@ -66,10 +66,11 @@ def match(
     """
     from dinokit.cli.output import put_result
     from dinokit.tasks.match import LAYERS, RATIO, SIZE, Matcher
-    from dinokit.tasks.match_results import check_out
+    from dinokit.tasks.match_results import ENDINGS
+    from dinokit.tasks.results import check_out
 
     out = out or Path("points.png" if point else "homography.png" if homography else "matches.png")
-    check_out(out)
+    check_out(out, ENDINGS, [first, second])
     if homography and point:
         raise UserError("--homography and --point were both given", "run the command twice")
     kept = RATIO if ratio is None else ratio

@@ -60,10 +60,12 @@ def search(
     from dinokit.cli.output import track
     from dinokit.cli.searching import answer
     from dinokit.inference.views import expand
-    from dinokit.tasks.hits import check_results
+    from dinokit.tasks.hits import ENDINGS
+    from dinokit.tasks.results import check_out
     from dinokit.tasks.retrieve import Collection
 
-    check_results(out)
     pictures = expand(queries)
+    if out is not None:
+        check_out(out, ENDINGS, pictures)
     collection = Collection(table, opening.backbone(model), tokens=tokens, whiten=whiten, track=track)
     answer(lambda picture: collection.search(picture, k, rerank), pictures, out, json)
