@@ -199,6 +199,41 @@ def test_bad_input_is_named(backbone: dinokit.Backbone, classifier: Classifier, 
         Classifier.load(tmp_path / "head", backbone)
 
 
+@pytest.mark.filterwarnings("ignore::dinokit.checkpoints.model.AssumptionWarning")
+@pytest.mark.parametrize("layout", ["dinokit", "meta"])
+def test_a_head_finds_the_model_it_was_trained_on(
+    layout: str, backbone: dinokit.Backbone, data: Path, cache: FeatureCache, tmp_path: Path
+) -> None:
+    """The path counts, not the name: every run is called like the bundled model."""
+    other = dinokit.load("random:dinokit_vitt16:1", device="cpu", precision="fp32")
+    own = dinokit.save(other, tmp_path / "own", layout)
+    if layout == "dinokit":
+        own = own.parent
+        config = json.loads((own / "config.json").read_text())
+        (own / "config.json").write_text(json.dumps(config | {"name": "dinokit_vitt16"}))
+    own.rename(tmp_path / f"mine{own.suffix}")
+    own = tmp_path / f"mine{own.suffix}"
+    made = Classifier(dinokit.load(own, device="cpu", precision="fp32"), SIZE, "knn")
+    made.fit(data / "train", cache=cache)
+    made.save(tmp_path / "head")
+    assert Classifier.load(tmp_path / "head").backbone.fingerprint == made.backbone.fingerprint
+    with pytest.raises(UserError, match=rf"not on this backbone: name it with --model \({own}\)"):
+        Classifier.load(tmp_path / "head", backbone)
+    own.rename(tmp_path / "moved")
+    said = r"dinokit_vitt16 with other weights" if layout == "dinokit" else rf"{own}, which is not found"
+    with pytest.raises(UserError, match=rf"was trained on {said}.*name .* with --model"):
+        Classifier.load(tmp_path / "head")
+
+
+def test_a_head_replaces_no_model(classifier: Classifier, backbone: dinokit.Backbone, tmp_path: Path) -> None:
+    dinokit.save(backbone, tmp_path / "model")
+    with pytest.raises(UserError, match="holds something else"):
+        classifier.save(tmp_path / "model")
+    assert dinokit.load(tmp_path / "model").info == backbone.info
+    for _ in range(2):
+        classifier.save(tmp_path / "head")
+
+
 def test_features_that_are_not_finite_are_named(data: Path, tmp_path: Path) -> None:
     broken = dinokit.load("dinokit_vitt16", device="cpu", precision="fp32")
     with torch.no_grad():

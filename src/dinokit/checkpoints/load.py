@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -64,6 +65,17 @@ def load_model(source: str | Path, **overrides: Any) -> LoadedModel:
     Raises `UserError` for a name, file or weights that cannot be used.
     """
     text = str(source)
+    model = _load_any(text, overrides)
+    place = os.path.abspath(text) if os.path.exists(text) else text
+    return replace(model, info=replace(model.info, source=place))
+
+
+def is_known(name: str) -> bool:
+    """Whether `name` stands for a model wherever it is loaded: that of the package, a published or a random one."""
+    return name == BUNDLED or name in hub.REPOSITORIES or name.startswith("random:")
+
+
+def _load_any(text: str, overrides: Overrides) -> LoadedModel:
     if not text:
         raise UserError("no model is given", f"give a path, or {BUNDLED}")
     if text.startswith("random:"):
@@ -191,7 +203,7 @@ def _load_published(files: list[Path], facts: dict[str, Any], overrides: Overrid
     model = _build(complete(state, after.spec), before, after, where)
     if info.assumptions:
         assumed_lines = f"assumed: {', '.join(info.assumptions)} (dinokit.load(...) takes others)"
-        warnings.warn(f"{where} does not say everything; {assumed_lines}", AssumptionWarning, stacklevel=5)
+        warnings.warn(f"{where} does not say everything; {assumed_lines}", AssumptionWarning, stacklevel=6)
     return model
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from dinokit.backbones.convnext import ConvNeXtSpec
@@ -35,6 +35,8 @@ class ModelInfo:
     weights_sha256: str = ""
     assumptions: tuple[str, ...] = ()
     """What the files could not tell and was assumed."""
+    source: str = field(default="", compare=False)
+    """What it was loaded by: a name, an address, or the absolute path of a file or folder."""
 
     def to_config(self) -> dict[str, Any]:
         """The content of `config.json`."""

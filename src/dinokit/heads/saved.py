@@ -6,6 +6,7 @@ A head means something only on the features that it learnt from, so it is bound 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dinokit.checkpoints.load import is_known
 from dinokit.checkpoints.save import pack, write_together
 from dinokit.checkpoints.weights import plain_weights, read_tensors
 from dinokit.errors import UserError
@@ -27,13 +29,20 @@ _LARGEST = 64 << 20
 def save_head(
     folder: Path, job: str, backbone: Backbone, settings: Mapping[str, Any], state: Mapping[str, Tensor]
 ) -> None:
-    """Write the folder of a head for `job`."""
+    """Write the folder of a head for `job`. Raises `UserError` where it holds something else, such as a model."""
     if folder.is_file():
         raise UserError(f"{folder} is a file", "give a folder to save the head in")
+    if (folder / CONFIG).exists() and not _is_head(folder):
+        raise UserError(f"{folder} holds something else, which a head would replace", "give another folder")
     config = {
         "format": FORMAT,
         "job": job,
-        "backbone": {"name": backbone.info.name, "fingerprint": backbone.fingerprint, "width": backbone.embed_dim},
+        "backbone": {
+            "name": backbone.info.name,
+            "source": backbone.info.source,
+            "fingerprint": backbone.fingerprint,
+            "width": backbone.embed_dim,
+        },
         "settings": dict(settings),
     }
     content = (json.dumps(config, indent=1) + "\n").encode()
@@ -54,7 +63,9 @@ def load_head(folder: Path, job: str, backbone: Backbone) -> tuple[dict[str, Any
     made = config["backbone"]
     if made["fingerprint"] != backbone.fingerprint:
         name = made["name"] if made["name"] != backbone.info.name else f"{made['name']} with other weights"
-        raise UserError(f"{folder} was trained on {name}, not on this backbone", f"load it with {made['name']}")
+        raise UserError(
+            f"{folder} was trained on {name}, not on this backbone", f"name it with --model ({_origin(config)})"
+        )
     path = folder / WEIGHTS
     if not path.is_file():
         raise UserError(f"{folder} has no {WEIGHTS}", "the folder is incomplete: copy it again")
@@ -76,8 +87,17 @@ def interpreting(folder: Path) -> Iterator[None]:
 
 
 def backbone_of(folder: Path) -> str:
-    """The name of the model that the head in `folder` was trained on."""
-    return str(_read_config(folder)["backbone"]["name"])
+    """What loads the model that the head in `folder` was trained on: the place that it had, else its name.
+
+    Raises `UserError` where nothing lies there any more and the name is nobody else's.
+    """
+    config = _read_config(folder)
+    name, origin = str(config["backbone"]["name"]), _origin(config)
+    if os.path.exists(origin) or (origin != name and not os.path.isabs(origin)):
+        return origin
+    if is_known(name):
+        return name
+    raise UserError(f"{folder} was trained on {origin}, which is not found", "name that model with --model")
 
 
 def fill_head(head: Any, state: Mapping[str, Tensor], where: object) -> None:
@@ -91,6 +111,19 @@ def fill_head(head: Any, state: Mapping[str, Tensor], where: object) -> None:
     head.load_state_dict(dict(state))
 
 
+def _origin(config: Mapping[str, Any]) -> str:
+    """What the backbone was loaded by when the head was saved; its name where it was built without a file."""
+    return str(config["backbone"].get("source") or config["backbone"]["name"])
+
+
+def _is_head(folder: Path) -> bool:
+    try:
+        _read_config(folder)
+    except UserError:
+        return False
+    return True
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
@@ -98,7 +131,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             raise ValueError
         config = json.loads(path.read_text(encoding="utf-8"))
         made = config["backbone"]
-        known = config["format"] == FORMAT and isinstance(config["settings"], dict)
+        known = config["format"] == FORMAT and isinstance(config["settings"], dict) and isinstance(config["job"], str)
         if not (known and all(isinstance(made[name], str) for name in ("name", "fingerprint"))):
             raise ValueError
     except OSError as problem:

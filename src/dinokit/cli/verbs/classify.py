@@ -116,7 +116,7 @@ def predict(
     out
         A table of all pictures: path, label, probability and the probability of each class. FILE.csv.
     model
-        The backbone of a published head; that of a folder is known.
+        The backbone of a published head; that of a folder is known while it lies where it was.
     top
         Classes to print of each picture.
     json
@@ -169,7 +169,7 @@ def evaluate(
     mistakes
         Draw the worst mistakes into this picture, FILE.jpg or FILE.png.
     model
-        The backbone of a published head; that of a folder is known.
+        The backbone of a published head; that of a folder is known while it lies where it was.
     json
         Print one JSON object: top1, top5, mean_per_class, mean_ap, calibration_error (%), by_class.
     """

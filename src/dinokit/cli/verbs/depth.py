@@ -120,7 +120,7 @@ def predict(
     format
         png: 16-bit millimetres, up to 65 m; npy, pfm, exr: float metres.
     model
-        The backbone of a published head; that of a folder is known.
+        The backbone of a published head; that of a folder is known while it lies where it was.
     size
         Short side in pixels at which pictures are looked at; without it, the head's own, 768 for a published one.
     json
@@ -163,7 +163,7 @@ def evaluate(
     align
         Bring the depth of each picture to the true one by scale and shift first: how good its form is.
     model
-        The backbone of a published head; that of a folder is known.
+        The backbone of a published head; that of a folder is known while it lies where it was.
     size
         Short side in pixels at which pictures are looked at; without it, the head's own, 768 for a published one.
     json

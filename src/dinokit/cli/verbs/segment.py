@@ -126,7 +126,7 @@ def predict(
     scales
         Look at each picture at these multiples of the size, and take the mean.
     model
-        The backbone of a published head; that of a folder is known.
+        The backbone of a published head; that of a folder is known while it lies where it was.
     layers
         Blocks that a published head reads; without it, the last.
     tile
@@ -174,7 +174,7 @@ def evaluate(
     ignore
         The mask value that counts for nothing.
     model
-        The backbone of a published head; that of a folder is known.
+        The backbone of a published head; that of a folder is known while it lies where it was.
     layers
         Blocks that a published head reads; without it, the last.
     tile
