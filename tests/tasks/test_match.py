@@ -134,7 +134,7 @@ def test_bad_input_is_said(matcher: Matcher) -> None:
         matcher.locate([(float("nan"), 4)], PHOTO, PHOTO)
     with pytest.raises(UserError, match="ratio is 0: give a number above 0"):
         Matcher(matcher.backbone, ratio=0)
-    with pytest.raises(UserError, match=r"at this size a picture has \d+ x \d+ cells: too few to compare"):
+    with pytest.raises(UserError, match=r"at this size the first picture has \d+ x \d+ cells: too few to compare"):
         Matcher(matcher.backbone, size=32).predict(PHOTO, PHOTO)
     with pytest.raises(UserError, match="the truth of a pair is not finite"):
         matcher.evaluate([(PHOTO, PHOTO, np.full((3, 3), np.nan))])

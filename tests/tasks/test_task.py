@@ -1,10 +1,14 @@
 """Several jobs on one pass of the backbone."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers_labels import NAMES, PICTURES, segmentation_folder
+from PIL import Image
 
 import dinokit
 from dinokit.errors import UserError
@@ -78,6 +82,23 @@ def test_layers_that_there_are_not(jobs: dict[str, Segmenter]) -> None:
 def test_a_missing_picture_is_named(jobs: dict[str, Segmenter], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.jpg"):
         jobs["fine"].predict(tmp_path / "none.jpg")
+
+
+def test_features_that_are_not_finite_are_named() -> None:
+    broken = dinokit.load("dinokit_vitt16", device="cpu", precision="fp32")
+    with torch.no_grad():
+        broken.network.cls_token.fill_(float("nan"))  # type: ignore[operator]
+    broken.refresh()
+    with Image.open(PICTURE) as image:
+        mask = np.ones((image.height, image.width), np.uint8)
+    jobs: dict[str, Callable[[], Any]] = {
+        PICTURE.name: lambda: dinokit.Segmenter(broken, 64).predict([PICTURE]),
+        "frame 0": lambda: next(dinokit.Tracker(broken, 64).predict([PICTURE], mask)),
+        "the first picture": lambda: dinokit.Matcher(broken, 64).locate([[9, 9]], PICTURE, PICTURE),
+    }
+    for name, work in jobs.items():
+        with pytest.raises(UserError, match=f"the features of .*{name} are not finite: take --precision fp32"):
+            work()
 
 
 def test_jobs_are_found_by_name() -> None:

@@ -70,14 +70,24 @@ def lay_out_view(backbone: Backbone, picture: Picture, look: Look, name: str) ->
     return View.of(picture, layout, backbone.info.statistics.grey)
 
 
+def check_finite(layers: Sequence[Features], name: str) -> None:
+    """Raise `UserError` with the `name` of a picture where a number of its features is not finite."""
+    if not all(bool(part.isfinite().all()) for layer in layers for part in (layer.cls, layer.patches)):
+        raise UserError(f"the features of {name} are not finite", "take --precision fp32, or check the model")
+
+
 def read_pictures(
     backbone: Backbone, sources: Sequence[Source], look: Look, batch_size: int = 16
 ) -> Iterator[PictureFeatures]:
-    """Read pictures and their features one after another, in order; at most `batch_size` are held at a time."""
+    """Read pictures and their features one after another, in order; at most `batch_size` are held at a time.
+
+    Raises `ReadError` for a picture that cannot be read, and `UserError` for features that are not finite.
+    """
     for first in range(0, len(sources), batch_size):
         part = sources[first : first + batch_size]
         pictures = [read(source, channels=backbone.spec.in_channels) for source in part]
         views = [lay_out_view(backbone, p, look, name_of(s)) for p, s in zip(pictures, part, strict=True)]
         found = backbone.encode_layers(views, look.layers, batch_size, look.tile)
-        for picture, layers in zip(pictures, found, strict=True):
+        for source, picture, layers in zip(part, pictures, found, strict=True):
+            check_finite(layers, name_of(source))
             yield PictureFeatures(picture, layers)

@@ -9,11 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dinokit.backbones.features import Features
 from dinokit.data.pictures import Pictures
 from dinokit.data.track import Track
-from dinokit.errors import UserError
 from dinokit.images.read import Picture, read
 from dinokit.inference.backbone import Backbone
 from dinokit.inference.cache import FeatureCache, hash_of
-from dinokit.inference.layers import Look, lay_out_view
+from dinokit.inference.layers import Look, check_finite, lay_out_view
 from dinokit.inference.views import View
 
 CHUNK = 16
@@ -70,9 +69,7 @@ class StoredFeatures(Sequence[tuple[Features, ...]]):
     def _encode(self, indices: Sequence[int], views: Sequence[View]) -> list[tuple[Features, ...]]:
         found = self._look(views)
         for i, layers in zip(indices, found, strict=True):
-            if not all(bool(part.isfinite().all()) for layer in layers for part in (layer.cls, layer.patches)):
-                what = f"the features of {self.pictures.place(i)} are not finite"
-                raise UserError(what, "take --precision fp32, or check the model")
+            check_finite(layers, self.pictures.place(i))
         if self.reduce is not None:
             found = [tuple(self.reduce[1](layer) for layer in layers) for layers in found]
         for i, layers in zip(indices, found, strict=True):

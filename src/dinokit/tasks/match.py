@@ -22,7 +22,10 @@ from dinokit.images.read import Picture, Source, read
 from dinokit.inference.backbone import Backbone
 from dinokit.inference.layers import Look
 from dinokit.tasks.match_looks import (
+    FIRST,
+    SECOND,
     HomographySearch,
+    Seen,
     expect_points,
     keep_consistent,
     match_cells,
@@ -69,7 +72,7 @@ class Matcher:
 
         Raises `UserError` for a picture that cannot be read or has one colour.
         """
-        one, other = (see(self.backbone, self.look, picture) for picture in self._read(first, second))
+        one, other = self._see(*self._read(first, second))
         matches = keep_consistent(match_cells(one, other, self.ratio), other.cell)
         if self.refine and len(matches):
             matches = replace(matches, points2=refine_points(matches, one.cell, matches))
@@ -84,7 +87,7 @@ class Matcher:
         """
         pictures = self._read(first, second)
         asked = _check_points(points, pictures[0])
-        one, other = (see(self.backbone, self.look, picture) for picture in pictures)
+        one, other = self._see(*pictures)
         around = keep_consistent(match_cells(one, other, self.ratio), other.cell)
         wanted = sample(one.features, one.grid.to_cells(torch.from_numpy(asked)).to(one.features.device))
         maps = torch.einsum("nd,hwd->nhw", wanted, other.features)
@@ -139,7 +142,10 @@ class Matcher:
         return corner_error(found.matrix, truth, (height, width)), int(found.inliers.sum())
 
     def _read(self, first: Source, second: Source) -> tuple[Picture, Picture]:
-        return self._read_one(first, "the first picture"), self._read_one(second, "the second picture")
+        return self._read_one(first, FIRST), self._read_one(second, SECOND)
+
+    def _see(self, first: Picture, second: Picture) -> tuple[Seen, Seen]:
+        return see(self.backbone, self.look, first, FIRST), see(self.backbone, self.look, second, SECOND)
 
     def _read_one(self, source: Source, name: str) -> Picture:
         if isinstance(source, (str, os.PathLike)):

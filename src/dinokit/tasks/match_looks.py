@@ -26,7 +26,7 @@ from dinokit.images.local_search import search_locally, shrink
 from dinokit.images.read import Picture
 from dinokit.images.warp import warp
 from dinokit.inference.backbone import Backbone
-from dinokit.inference.layers import Look, read_pictures
+from dinokit.inference.layers import Look, PictureFeatures, check_finite, lay_out_view
 from dinokit.tasks.match_results import Flags, Floats, Matches
 
 __all__: list[str] = []
@@ -36,6 +36,8 @@ STARTS = (
     *((1.0, 1.0, 45), (1.0, 1.0, -45), (1.0, 1.0, 90), (1.0, 1.0, -90), (1.0, 1.0, 180)),
 )
 """How pictures are first looked at until a homography is sure: size of the first, of the second, turn of the second."""
+FIRST, SECOND = "the first picture", "the second picture"
+"""What they are called."""
 FEWEST = 3
 """Cells along a side with which there is something to compare."""
 SURE = 0.5
@@ -79,13 +81,15 @@ class Fit:
     cell: float
 
 
-def see(backbone: Backbone, look: Look, picture: Picture) -> Seen:
-    """Look at a picture."""
-    seen = next(read_pictures(backbone, [picture], look))
+def see(backbone: Backbone, look: Look, picture: Picture, name: str) -> Seen:
+    """Look at a picture. Raises `UserError` with its `name` where it cannot be compared."""
+    [layers] = backbone.encode_layers([lay_out_view(backbone, picture, look, name)], look.layers, tile=look.tile)
+    check_finite(layers, name)
+    seen = PictureFeatures(picture, layers)
     if min(seen.grid.rows, seen.grid.cols) < FEWEST:
-        what = f"at this size a picture has {seen.grid.rows} x {seen.grid.cols} cells"
+        what = f"at this size {name} has {seen.grid.rows} x {seen.grid.cols} cells"
         raise UserError(what, "too few to compare: give a larger --size")
-    return Seen(picture, seen.grid, describe([features.patches[0] for features in seen.layers]))
+    return Seen(picture, seen.grid, describe([features.patches[0] for features in layers]))
 
 
 def match_cells(one: Seen, other: Seen, ratio: float = 1.0) -> Matches:
@@ -128,11 +132,11 @@ class HomographySearch:
 
     @cached_property
     def _first(self) -> Seen:
-        return see(self.backbone, self.look, self.first)
+        return see(self.backbone, self.look, self.first, FIRST)
 
     def _start(self, zoom: float, other_zoom: float, turn: float) -> Fit:
         """A homography from a first look."""
-        one = self._first if zoom == 1 else see(self.backbone, self._zoomed(zoom), self.first)
+        one = self._first if zoom == 1 else see(self.backbone, self._zoomed(zoom), self.first, FIRST)
         matrix, size = turned((self.second.shape[0], self.second.shape[1]), turn)
         return self._compare(one, matrix, size, self._zoomed(other_zoom))
 
@@ -151,7 +155,7 @@ class HomographySearch:
     def _compare(self, one: Seen, matrix: Floats, size: tuple[int, int], look: Look) -> Fit:
         """A homography from the first picture and a view of the second through `matrix`, of height and width `size`."""
         view, inside = warp(self.second, places(matrix, size))
-        other = see(self.backbone, look, view)
+        other = see(self.backbone, look, view, SECOND)
         found = match_cells(one, other)
         cols, rows = np.clip(found.points2, 0, [size[1] - 1, size[0] - 1]).astype(int).T
         kept = inside[rows, cols]

@@ -35,7 +35,7 @@ from dinokit.images.draw import Pixels, blend
 from dinokit.images.geometry import Size
 from dinokit.images.read import Picture
 from dinokit.inference.backbone import Backbone
-from dinokit.inference.layers import Look, lay_out_view
+from dinokit.inference.layers import Look, check_finite, lay_out_view
 from dinokit.tasks.results import save_labels
 
 __all__ = ["TrackedFrame", "Tracker"]
@@ -169,8 +169,9 @@ class Following:
     def _look(self, picture: Picture) -> Tensor:
         """The patch features of a frame, each of length 1: [h, w, D]."""
         backbone, look = self.tracker.backbone, self.tracker.look
-        view = lay_out_view(backbone, picture, look, "the frame")
-        ((features,),) = backbone.encode_layers([view], look.layers)
+        name = f"frame {self.seen}"
+        [(features,)] = backbone.encode_layers([lay_out_view(backbone, picture, look, name)], look.layers)
+        check_finite([features], name)
         return normalize(features.patches[0], dim=-1)
 
 
