@@ -20,8 +20,13 @@ def show(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> No
         numeric = bool(rows) and isinstance(rows[0][column], (int, float))
         table.add_column(name, justify="right" if numeric else "left")
     for row in rows:
-        table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
+        table.add_row(*map(_text, row))
     Console().print(table)
+
+
+def _text(cell: Any) -> str:
+    """A cell of a table; what was not found is a dash."""
+    return "–" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else str(cell)
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -38,5 +43,5 @@ def write(name: str, figures: dict[str, Any]) -> Path:
     """Write benchmarks/results/NAME.json: the figures, and the machine that they were measured on."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"machine": describe(), **figures}, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({"machine": describe(), **figures}, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return path

@@ -34,7 +34,7 @@ def main() -> None:
             rows = job.measure(models, data)
             seconds = round(time.perf_counter() - started)
             done[name] = {"weights": weights, "machine": describe(), "seconds": seconds, "rows": rows}
-            FILE.write_text(json.dumps(dict(sorted(done.items())), indent=1) + "\n", encoding="utf-8")
+            FILE.write_text(json.dumps(dict(sorted(done.items())), indent=1, allow_nan=False) + "\n", encoding="utf-8")
         show_rows(done[name]["rows"])
 
 

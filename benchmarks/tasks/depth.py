@@ -4,6 +4,7 @@ python -m benchmarks.tasks.depth
 """
 
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,17 @@ RANGE = (0.5, 5.0)
 
 
 def measure(models: Mapping[str, Backbone], data: Path) -> list[dict[str, Any]]:
-    """RMSE (m), AbsRel and delta 1 on the test frames, mean over three seeds; ±: the deviation of the RMSE."""
+    """RMSE (m), AbsRel and delta 1 on the test frames, mean over three seeds; ±: the deviation of the RMSE.
+
+    fit_s: seconds of the slowest training, features included where they are new.
+    """
     folder = data / "rgbd_room"
     rows = [_row(name, [_fit(backbone, folder, seed) for seed in SEEDS]) for name, backbone in models.items()]
     return [*rows, _row("mean depth per position", [_mean_per_position(folder)])]
 
 
-def _row(name: str, scores: Sequence[DepthScore]) -> dict[str, Any]:
+def _row(name: str, found: Sequence[tuple[DepthScore, float]]) -> dict[str, Any]:
+    scores, seconds = zip(*found, strict=True)
     rmse = [score.rmse for score in scores]
     return {
         "job": "depth",
@@ -42,22 +47,25 @@ def _row(name: str, scores: Sequence[DepthScore]) -> dict[str, Any]:
         "±": round(statistics.stdev(rmse), 4) if len(rmse) > 1 else 0.0,
         "abs_rel": round(statistics.mean(score.abs_rel for score in scores), 4),
         "delta1": round(statistics.mean(score.delta1 for score in scores), 4),
+        "fit_s": round(max(seconds)),
     }
 
 
-def _fit(backbone: Backbone, folder: Path, seed: int) -> DepthScore:
-    estimator = DepthEstimator(backbone, SIZE, LAYERS, range=RANGE)
+def _fit(backbone: Backbone, folder: Path, seed: int) -> tuple[DepthScore, float]:
+    estimator, started = DepthEstimator(backbone, SIZE, LAYERS, range=RANGE), time.perf_counter()
     estimator.fit(folder / "train", settings=FitSettings(seed=seed, **SETTINGS))
-    return estimator.evaluate(folder / "test")
+    seconds = time.perf_counter() - started
+    return estimator.evaluate(folder / "test"), seconds
 
 
-def _mean_per_position(folder: Path) -> DepthScore:
+def _mean_per_position(folder: Path) -> tuple[DepthScore, float]:
     """Every frame gets, at each pixel, the mean of the known training depths there."""
+    started = time.perf_counter()
     train, test = (Depths(open_pairs(folder / part, DEPTHS), RANGE, silent) for part in ("train", "test"))
     maps = np.stack(list(train))
     counts = (maps > 0).sum(axis=0)
     mean = np.where(counts > 0, maps.sum(axis=0) / np.maximum(counts, 1), maps[maps > 0].mean())
-    return DepthScore.mean([score_depth(mean, true, RANGE) for true in test])
+    return DepthScore.mean([score_depth(mean, true, RANGE) for true in test]), time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ ratio test 0.8, the same robust homography. Corner errors are in pixels of the s
 these pairs, see docs/match.md.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -63,7 +64,7 @@ def homographies(what: str, data: Path, find: FindMatrix) -> dict[str, Any]:
         except UserError:
             errors[pair], inliers[pair] = float("inf"), 0
     row: dict[str, Any] = {"job": "match", "on": "graf", "what": what}
-    row |= {pair: round(error, 2) for pair, error in errors.items()}
+    row |= {pair: round(error, 2) if math.isfinite(error) else None for pair, error in errors.items()}
     row |= {f"< {limit} px": float(np.mean([e < limit for e in errors.values()])) for limit in LIMITS}
     row["inliers"] = float(np.median(list(inliers.values())))
     row["s a pair"] = round((time.perf_counter() - started) / len(PAIRS), 2)

@@ -4,6 +4,7 @@ python -m benchmarks.tasks.segment
 """
 
 import statistics
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,17 @@ PIXELS = 400
 
 
 def measure(models: Mapping[str, Backbone], data: Path) -> list[dict[str, Any]]:
-    """Mean IoU and pixel accuracy on the validation pictures, mean and deviation over three seeds."""
+    """Mean IoU and pixel accuracy on the validation pictures, mean and deviation over three seeds.
+
+    fit_s: seconds of the slowest training, features included where they are new.
+    """
     folder = data / "camvid"
     rows = [_row(name, [_fit(backbone, folder, seed) for seed in SEEDS]) for name, backbone in models.items()]
     return [*rows, _row("colour + position", [_colour_and_position(folder, seed) for seed in SEEDS])]
 
 
-def _row(name: str, scores: list[tuple[float, float]]) -> dict[str, Any]:
-    miou, accuracy = (list(values) for values in zip(*scores, strict=True))
+def _row(name: str, scores: list[tuple[float, float, float]]) -> dict[str, Any]:
+    miou, accuracy, seconds = (list(values) for values in zip(*scores, strict=True))
     return {
         "job": "segment",
         "on": "camvid val",
@@ -43,19 +47,21 @@ def _row(name: str, scores: list[tuple[float, float]]) -> dict[str, Any]:
         "miou": round(statistics.mean(miou), 2),
         "±": round(statistics.stdev(miou), 2),
         "pixel_accuracy": round(statistics.mean(accuracy), 2),
+        "fit_s": round(max(seconds)),
     }
 
 
-def _fit(backbone: Backbone, folder: Path, seed: int) -> tuple[float, float]:
-    segmenter = Segmenter(backbone, SIZE, LAYERS)
+def _fit(backbone: Backbone, folder: Path, seed: int) -> tuple[float, float, float]:
+    segmenter, started = Segmenter(backbone, SIZE, LAYERS), time.perf_counter()
     segmenter.fit(folder / "train", settings=FitSettings(seed=seed, **SETTINGS))
+    seconds = time.perf_counter() - started
     score = segmenter.evaluate(folder / "val")
-    return score.miou, score.pixel_accuracy
+    return score.miou, score.pixel_accuracy, seconds
 
 
-def _colour_and_position(folder: Path, seed: int) -> tuple[float, float]:
+def _colour_and_position(folder: Path, seed: int) -> tuple[float, float, float]:
     """Gradient-boosted trees on a pixel's colour, the colours around it and its place."""
-    train, checked = open_pairs(folder / "train"), open_pairs(folder / "val")
+    train, checked, started = open_pairs(folder / "train"), open_pairs(folder / "val"), time.perf_counter()
     masks, generator = Masks(train), np.random.default_rng(seed)
     inputs, labels = [], []
     for i, mask in enumerate(masks):
@@ -65,7 +71,7 @@ def _colour_and_position(folder: Path, seed: int) -> tuple[float, float]:
         labels.append(mask.ravel()[drawn])
     trees = HistGradientBoostingClassifier(random_state=seed)
     trees.fit(np.concatenate(inputs), np.concatenate(labels))
-    names = name_classes(masks)
+    seconds, names = time.perf_counter() - started, name_classes(masks)
     matrix = ConfusionMatrix(len(names))
     for i, mask in enumerate(Masks(checked)):
         coarse = _describe(checked, i)[::4, ::4]
@@ -73,7 +79,7 @@ def _colour_and_position(folder: Path, seed: int) -> tuple[float, float]:
         whole = found.repeat(4, axis=0).repeat(4, axis=1)[: mask.shape[0], : mask.shape[1]]
         matrix.add(mask, whole, IGNORE)
     score = matrix.score(names)
-    return score.miou, score.pixel_accuracy
+    return score.miou, score.pixel_accuracy, seconds
 
 
 def _describe(pairs: Pairs, i: int) -> NDArray[np.float32]:

@@ -243,6 +243,21 @@ def test_features_that_are_not_finite_are_named(data: Path, tmp_path: Path) -> N
         Classifier(broken, SIZE).fit(data / "train", cache=FeatureCache(tmp_path))
 
 
+def test_a_published_head_is_judged_by_the_names_of_a_file(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DINOKIT_CACHE", str(tmp_path / "cache"))
+    file, names = tmp_path / "head.pth", tmp_path / "names.txt"
+    torch.save({"weight": torch.zeros(len(CLASSES), 384), "bias": torch.arange(len(CLASSES)).float()}, file)
+    names.write_text("\n".join(CLASSES))
+    judge = ("classify", "evaluate", str(file), str(data / "test"), "--model", "dinokit_vitt16", "--json")
+    assert main([*judge]) == 2
+    assert "which the training did not have" in capsys.readouterr().err
+    assert main([*judge, "--classes", str(names)]) == 0
+    assert json.loads(capsys.readouterr().out)["by_class"][CLASSES[-1]] == 100
+    assert main(["classify", "evaluate", str(tmp_path), str(data / "test"), "--classes", str(names)]) == 2
+
+
 def test_the_command_line(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

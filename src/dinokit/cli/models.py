@@ -62,3 +62,18 @@ class Opening:
 
 
 AUTO = Opening()
+
+
+def published_classes(file: Path | None) -> tuple[str, ...]:
+    """The names of a published head's classes; none without a file."""
+    from dinokit.data.class_names import read_class_names
+
+    return () if file is None else read_class_names(file)
+
+
+def refuse_published(head: Path, **options: object) -> None:
+    """Raises `UserError` if one of the `options`, which only published heads need, is given for one of our own."""
+    from dinokit.errors import UserError
+
+    for name in (name for name, value in options.items() if value):
+        raise UserError(f"--{name} is for published heads", f"{head} knows its own")

@@ -42,5 +42,7 @@ Out = Annotated[Path, Parameter(converter=_place)]
 """Where to write."""
 Layers = Annotated[list[Whole], Parameter(consume_multiple=True, negative=())]
 """Numbers of blocks."""
+ClassFile = Annotated[Path, Parameter(name="--classes")]
+"""A file with the name of a class in each line."""
 Scales = Annotated[list[float], Parameter(consume_multiple=True, negative=())]
 """Multiples of a size."""

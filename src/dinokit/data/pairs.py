@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from dinokit.data.class_names import read_class_names
 from dinokit.data.coco import BACKGROUND, Coco, read_coco
 from dinokit.data.folder import Files
 from dinokit.data.listing import find_pictures, is_shard, resolve
@@ -189,8 +190,5 @@ def _class_names(path: Path) -> tuple[str, ...]:
     for folder in (path, path.parent):
         names = folder / "classes.txt"
         if folder.is_dir() and names.is_file():
-            try:
-                return tuple(line.strip() for line in names.read_text(encoding="utf-8").splitlines() if line.strip())
-            except (OSError, UnicodeDecodeError) as problem:
-                raise UserError(f"{names} cannot be read ({problem})", "it names a class a line") from None
+            return read_class_names(names)
     return ()

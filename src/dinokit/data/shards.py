@@ -12,6 +12,7 @@ import posixpath
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from dinokit.data.class_names import read_class_names
 from dinokit.data.listing import SkippedFiles
 from dinokit.data.tar import Member, TarIndex, index_tar
 from dinokit.errors import UserError
@@ -144,23 +145,15 @@ class Shards:
     def _name_classes(self) -> tuple[str, ...]:
         """Return the class names: from `classes.txt`, then numbers for labels beyond it."""
         files = {path.parent / "classes.txt" for path in self.paths}
-        texts = {_read_text(file) for file in files if file.is_file()}
-        if len(texts) > 1:
+        found = {read_class_names(file) for file in files if file.is_file()}
+        if len(found) > 1:
             names = ", ".join(sorted(str(file) for file in files))
             raise UserError(f"the class names differ between {names}", "open these shards one folder at a time")
-        lines = [line for text in texts for line in text.splitlines() if line.strip()]
+        named = [name for names in found for name in names]
         count = max(self._labels) + 1
         if count == 0:
             return ()
-        named = [line.split("\t")[-1].strip() for line in lines]
         return tuple(named + [str(label) for label in range(len(named), count)])
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise UserError(f"{path} cannot be read as UTF-8 text", "save it as UTF-8") from None
 
 
 def split_key(name: str) -> tuple[str, str]:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dinokit.cli.learning import head_folder
-from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
-from dinokit.cli.options import Json, Layers, Out, Pixels, Whole
+from dinokit.cli.models import AUTO, BUNDLED, Model, Opening, published_classes, refuse_published
+from dinokit.cli.options import ClassFile, Json, Layers, Out, Pixels, Whole
 from dinokit.cli.verb import JOBS, Verb
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def predict(
     *,
     out: Path | None = None,
     model: Model | None = None,
+    classes: ClassFile | None = None,
     top: Whole = 1,
     opening: Opening = AUTO,
     json: Json = False,
@@ -117,6 +118,8 @@ def predict(
         A table of all pictures: path, label, probability and the probability of each class. FILE.csv.
     model
         The backbone of a published head; that of a folder is known while it lies where it was.
+    classes
+        A file with the name of a class in each line, for a published head; without it, classes are numbers.
     top
         Classes to print of each picture.
     json
@@ -130,7 +133,7 @@ def predict(
     from dinokit.tasks.task import BATCH
 
     sources = expand(list(images))
-    classifier = _open(head, model, opening)
+    classifier = _open(head, model, classes, opening)
     found = each_readable(classifier.predict_each, sources, warn, BATCH)
     rows = []
     with prediction_table(out, classifier.classes) as add:
@@ -153,6 +156,7 @@ def evaluate(
     confusion: Path | None = None,
     mistakes: Path | None = None,
     model: Model | None = None,
+    classes: ClassFile | None = None,
     opening: Opening = AUTO,
     json: Json = False,
 ) -> None:
@@ -170,6 +174,8 @@ def evaluate(
         Draw the worst mistakes into this picture, FILE.jpg or FILE.png.
     model
         The backbone of a published head; that of a folder is known while it lies where it was.
+    classes
+        A file with the name of a class in each line, for a published head; without it, classes are numbers.
     json
         Print one JSON object: top1, top5, mean_per_class, mean_ap, calibration_error (%), by_class.
     """
@@ -179,7 +185,7 @@ def evaluate(
     for path in (confusion, mistakes):
         if path is not None:
             check_name(path)
-    score = _open(head, model, opening).evaluate(data, track=track)
+    score = _open(head, model, classes, opening).evaluate(data, track=track)
     if confusion is not None:
         save_picture(confusion, score.draw_confusion())
     if mistakes is not None and score.mistakes:
@@ -231,8 +237,11 @@ def fewshot(
     put_result({"few_shot": [row.to_row() for row in found]}, text, json)
 
 
-def _open(head: Path, model: str | None, opening: Opening) -> Classifier:
+def _open(head: Path, model: str | None, classes: Path | None, opening: Opening) -> Classifier:
     from dinokit.tasks.classify import Classifier
 
     backbone = opening.of_head(head, model)
-    return (Classifier.from_published if head.is_file() else Classifier.load)(head, backbone)
+    if head.is_file():
+        return Classifier.from_published(head, backbone, classes=published_classes(classes))
+    refuse_published(head, classes=classes)
+    return Classifier.load(head, backbone)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from dinokit.cli.learning import SETTINGS, Learning, head_folder, put_fitted
-from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
+from dinokit.cli.models import AUTO, BUNDLED, Model, Opening, refuse_published
 from dinokit.cli.options import Flag, Json, Layers, Out, Pixels
 from dinokit.cli.verb import JOBS, Verb
 
@@ -104,6 +104,8 @@ def predict(
     format: Literal["png", "npy", "pfm", "exr"] = "png",
     model: Model | None = None,
     size: Pixels | None = None,
+    layers: Layers | None = None,
+    range: Metres | None = None,
     opening: Opening = AUTO,
     json: Json = False,
 ) -> None:
@@ -123,6 +125,10 @@ def predict(
         The backbone of a published head; that of a folder is known while it lies where it was.
     size
         Short side in pixels at which pictures are looked at; without it, the head's own, 768 for a published one.
+    layers
+        Blocks that a published head reads; without it, those of the publication.
+    range
+        The least and the greatest depth in metres of a published head; without it, those of the publication.
     json
         Print one JSON object: the files, and the least, median and greatest depth of each picture in metres.
     """
@@ -130,7 +136,7 @@ def predict(
     from dinokit.inference.views import expand
     from dinokit.tasks.results import predict_files
 
-    estimator = _open(head, model, size, opening)
+    estimator = _open(head, model, size, layers, range, opening)
     sources, found = expand(images), []
     results = predict_files(lambda source: next(estimator.predict_each([source])), sources, out, f".{format}", warn)
     for source, result, path in track(results, len(sources), "estimating depth"):
@@ -149,6 +155,8 @@ def evaluate(
     align: Flag = False,
     model: Model | None = None,
     size: Pixels | None = None,
+    layers: Layers | None = None,
+    range: Metres | None = None,
     opening: Opening = AUTO,
     json: Json = False,
 ) -> None:
@@ -166,19 +174,31 @@ def evaluate(
         The backbone of a published head; that of a folder is known while it lies where it was.
     size
         Short side in pixels at which pictures are looked at; without it, the head's own, 768 for a published one.
+    layers
+        Blocks that a published head reads; without it, those of the publication.
+    range
+        The least and the greatest depth in metres of a published head; without it, those of the publication.
     json
         Print one JSON object: rmse, abs_rel, delta1, delta2, delta3, sq_rel, rmse_log, log_10, silog, mae, pictures.
     """
     from dinokit.cli.output import put_result, track
 
-    score = _open(head, model, size, opening).evaluate(data, align=align, track=track)
+    score = _open(head, model, size, layers, range, opening).evaluate(data, align=align, track=track)
     put_result(score.to_row(), f"{'aligned: ' if align else ''}{score.describe()}", json)
 
 
-def _open(head: Path, model: str | None, size: int | None, opening: Opening) -> DepthEstimator:
+def _open(
+    head: Path,
+    model: str | None,
+    size: int | None,
+    layers: list[int] | None,
+    range: tuple[float, float] | None,
+    opening: Opening,
+) -> DepthEstimator:
     from dinokit.tasks.depth import DepthEstimator
 
     backbone = opening.of_head(head, model)
     if head.is_file():
-        return DepthEstimator.from_published(head, backbone, size)
+        return DepthEstimator.from_published(head, backbone, size, layers, range)
+    refuse_published(head, layers=layers, range=range)
     return DepthEstimator.load(head, backbone, size)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinokit.cli.learning import SETTINGS, Learning, head_folder, put_fitted
-from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
-from dinokit.cli.options import Flag, Json, Layers, Out, Pixels, Scales, Whole
+from dinokit.cli.models import AUTO, BUNDLED, Model, Opening, published_classes, refuse_published
+from dinokit.cli.options import ClassFile, Flag, Json, Layers, Out, Pixels, Scales, Whole
 from dinokit.cli.verb import JOBS, Verb
-from dinokit.errors import UserError
 
 if TYPE_CHECKING:
     from dinokit.tasks.segment import Segmenter
@@ -106,6 +105,7 @@ def predict(
     flip: Flag = False,
     scales: Scales | None = None,
     model: Model | None = None,
+    classes: ClassFile | None = None,
     layers: Layers | None = None,
     tile: Whole | None = None,
     opening: Opening = AUTO,
@@ -127,6 +127,8 @@ def predict(
         Look at each picture at these multiples of the size, and take the mean.
     model
         The backbone of a published head; that of a folder is known while it lies where it was.
+    classes
+        A file with the name of a class in each line, for a published head; without it, classes are numbers.
     layers
         Blocks that a published head reads; without it, the last.
     tile
@@ -138,7 +140,7 @@ def predict(
     from dinokit.inference.views import expand
     from dinokit.tasks.results import predict_files
 
-    segmenter = _open(head, model, layers, tile, opening)
+    segmenter = _open(head, model, classes, layers, tile, opening)
     sources, found = expand(images), []
     results = predict_files(
         lambda source: segmenter.predict_with_care(source, scales or (1.0,), flip), sources, out, ".png", warn
@@ -158,6 +160,7 @@ def evaluate(
     *,
     ignore: Whole = 255,
     model: Model | None = None,
+    classes: ClassFile | None = None,
     layers: Layers | None = None,
     tile: Whole | None = None,
     opening: Opening = AUTO,
@@ -175,6 +178,8 @@ def evaluate(
         The mask value that counts for nothing.
     model
         The backbone of a published head; that of a folder is known while it lies where it was.
+    classes
+        A file with the name of a class in each line, for a published head; without it, classes are numbers.
     layers
         Blocks that a published head reads; without it, the last.
     tile
@@ -184,16 +189,23 @@ def evaluate(
     """
     from dinokit.cli.output import put_result, track
 
-    score = _open(head, model, layers, tile, opening).evaluate(data, ignore=ignore, track=track)
+    score = _open(head, model, classes, layers, tile, opening).evaluate(data, ignore=ignore, track=track)
     put_result({**score.to_row(), "iou": score.by_class()}, score.describe(), json)
 
 
-def _open(head: Path, model: str | None, layers: list[int] | None, tile: int | None, opening: Opening) -> Segmenter:
+def _open(
+    head: Path,
+    model: str | None,
+    classes: Path | None,
+    layers: list[int] | None,
+    tile: int | None,
+    opening: Opening,
+) -> Segmenter:
     from dinokit.tasks.segment import PUBLISHED_SIZE, Segmenter
 
     backbone = opening.of_head(head, model)
     if head.is_file():
-        return Segmenter.from_published(head, backbone, layers=layers, tile=PUBLISHED_SIZE if tile is None else tile)
-    if layers:
-        raise UserError("--layers is for published heads", f"{head} knows its own")
+        tile = PUBLISHED_SIZE if tile is None else tile
+        return Segmenter.from_published(head, backbone, layers=layers, tile=tile, classes=published_classes(classes))
+    refuse_published(head, classes=classes, layers=layers)
     return Segmenter.load(head, backbone, tile)
