@@ -78,6 +78,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no categories": ({"categories": None}, "is no COCO file"),
     "unknown category": ({"categories": [{"id": 1, "name": "person"}]}, "unknown category"),
     "no such picture": ({"images": [{"id": 1, "file_name": "no.jpg", "height": 5, "width": 5}]}, "is not found"),
+    "no size": ({"images": [{"id": 1, "file_name": "a", "height": -5, "width": -5}]}, "has -5 x -5 px"),
     "huge picture": ({"images": [{"id": 1, "file_name": "a", "height": 10**6, "width": 10**6}]}, "give 1 to"),
 }
 

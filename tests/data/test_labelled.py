@@ -1,5 +1,6 @@
 """Labelled pictures: folders, and CSV files with every fault that people make."""
 
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,20 @@ def test_what_is_no_text_is_refused(folder: Path) -> None:
 def test_pictures_without_labels_are_named(folder: Path) -> None:
     with pytest.raises(UserError, match=r"has pictures without labels, such as .*a\.png"):
         open_labelled(folder)
+
+
+def test_a_cut_shard_is_said(folder: Path) -> None:
+    shard = folder / "s.tar"
+    with tarfile.open(shard, "w") as tar:
+        for number, name in enumerate("abc"):
+            (folder / f"{name}.cls").write_text(str(number % 2))
+            for ending in ("cls", "png"):
+                tar.add(folder / f"{name}.{ending}", f"{name}.{ending}")
+    whole = shard.read_bytes()
+    assert len(open_labelled(shard)) == 3
+    shard.write_bytes(whole[: whole.index(b"c.png") + 560])
+    with pytest.warns(UserWarning, match=r"s\.tar: skipped 1 file: 1 "):
+        assert len(open_labelled(shard)) == 2
 
 
 def test_classes_are_the_same_where_their_names_are(folder: Path) -> None:

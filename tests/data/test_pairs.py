@@ -91,6 +91,10 @@ def test_shards_of_pairs_are_those_of_their_folder(tmp_path: Path, ending: str) 
         other = NAMES.index(pairs.key(i))
         assert np.array_equal(pairs.read_map(i, 255), expected.read_map(other, 255))
         assert np.array_equal(pairs.decoded(3)[i], expected.decoded(3)[other])
+    if ending == "tar":
+        shards[0].write_bytes(shards[0].read_bytes()[:-40_000])
+        with pytest.warns(UserWarning, match="skipped 1 file"):
+            assert 4 < len(open_pairs(tmp_path / "s-{0..1}.tar")) < len(NAMES)
     with tarfile.open(shards[0], "w") as tar:
         tar.add(folder / "images" / f"{NAMES[0]}.jpg", f"{NAMES[0]}.jpg")
     with pytest.raises(UserError, match=rf"{NAMES[0]}\.jpg has no map beside it: call it KEY\.mask\.png"):

@@ -13,7 +13,8 @@ import dinokit
 from dinokit.backbones.rope import RopeSpec
 from dinokit.backbones.vit import VisionTransformer, ViTSpec
 from dinokit.checkpoints.model import LoadedModel, ModelInfo
-from dinokit.data.masks import IGNORE
+from dinokit.data.masks import IGNORE, Masks
+from dinokit.data.pairs import open_pairs
 from dinokit.errors import UserError
 from dinokit.heads.augment import Augmentation
 from dinokit.heads.fit import FitSettings
@@ -231,6 +232,34 @@ def test_a_class_of_the_test_alone_is_refused(segmenter: Segmenter, tmp_path: Pa
     change_mask(folder, np.full(SHAPE[:2], 3, np.uint8))
     with pytest.raises(UserError, match="class 3, which the masks of the training do not have"):
         segmenter.evaluate(folder)
+
+
+def test_classes_are_the_same_where_their_names_are(segmenter: Segmenter, data: Path, tmp_path: Path) -> None:
+    """Other files number the same classes otherwise: COCO by the categories that a file lists."""
+    folder = segmentation_folder(tmp_path / "data")
+    (folder / "classes.txt").write_text("thing\nbackground\nperson\n")
+    for mask in (folder / "masks").iterdir():
+        Image.fromarray(np.array([1, 2, 0], np.uint8)[np.array(Image.open(mask))]).save(mask)
+    cache = FeatureCache(tmp_path / "cache")
+    expected, found = (segmenter.evaluate(source, cache=cache).to_row() for source in (data, folder))
+    assert found == expected
+    (folder / "classes.txt").write_text("thing\nbackground\nanimal\n")
+    with pytest.raises(UserError, match="class 'animal', which the masks of the training do not have"):
+        segmenter.evaluate(folder, cache=cache)
+
+
+@pytest.mark.parametrize(("ignore", "ending"), [(0, ".png"), (-1, ".npy"), (300, ".npy")])
+def test_what_is_ignored_may_have_any_value(ignore: int, ending: str, tmp_path: Path) -> None:
+    folder = segmentation_folder(tmp_path / "data", NAMES[:1])
+    path = folder / "masks" / f"{NAMES[0]}.png"
+    values = np.array(Image.open(path)).astype(np.int32)
+    values[:9, :9], values[9:18, :9] = ignore, IGNORE
+    path.unlink()
+    path = path.with_suffix(ending)
+    np.save(path, values) if ending == ".npy" else Image.fromarray(values.astype(np.uint8)).save(path)
+    [mask] = Masks(open_pairs(folder), ignore)
+    assert (mask[:18, :9] == IGNORE).all()
+    assert (mask == IGNORE).sum() == (np.isin(values, [ignore, IGNORE])).sum()
 
 
 def test_masks_without_labels_cannot_be_judged(segmenter: Segmenter, tmp_path: Path) -> None:

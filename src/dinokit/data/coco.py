@@ -61,10 +61,10 @@ class Coco:
     """In the order of their numbers."""
     pictures: tuple[CocoPicture, ...]
 
-    def classes(self, i: int, ignore: int) -> NDArray[np.uint16]:
+    def classes(self, i: int, ignore: int) -> NDArray[np.int32]:
         """The class of every pixel of picture `i` [H, W]: 0 background, 1 the first category; `ignore` for crowds."""
         picture = self.pictures[i]
-        found = np.zeros((picture.height, picture.width), dtype=np.uint16)
+        found = np.zeros((picture.height, picture.width), dtype=np.int32)
         for instance in sorted(picture.instances, key=lambda one: (not one.crowd, -one.area)):
             inside = self.mask(picture, instance)
             found[inside] = ignore if instance.crowd else instance.category + 1
@@ -115,7 +115,7 @@ def _interpret(path: Path, content: Any) -> Coco:
     pictures = []
     for image in content["images"]:
         height, width = int(image["height"]), int(image["width"])
-        if not 0 < height * width <= MAX_PIXELS:
+        if min(height, width) < 1 or height * width > MAX_PIXELS:
             raise UserError(f"{path}: {image['file_name']} has {width} x {height} px", f"give 1 to {MAX_PIXELS:,}")
         place = folder / str(image["file_name"])
         if not place.is_file():

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinokit.data.folder import Files, Folder
+from dinokit.data.listing import SkippedFiles
 from dinokit.data.opening import open_pictures
 from dinokit.data.picture_table import read_lines
 from dinokit.data.pictures import Pictures, subset
@@ -91,12 +92,14 @@ class Labelled:
 def open_labelled(source: str | os.PathLike[str]) -> Labelled:
     """Open a folder with a folder per class, tar shards with .cls members, or a CSV file.
 
-    Raises `UserError` naming the folder, or file and line, for what has no label or cannot be found.
+    Warns of files and members that cannot be used. Raises `UserError` naming the folder, or file and line, for what
+    has no label or cannot be found.
     """
-    path = Path(source)
+    path, skipped = Path(source), SkippedFiles()
     if path.suffix.lower() == ".csv":
         return _open_csv(path)
-    pictures = open_pictures(source)
+    pictures = open_pictures(source, skipped)
+    skipped.warn(source)
     labels = [pictures.label(i) for i in range(len(pictures))]
     if any(label is None for label in labels):
         without = pictures.place(labels.index(None))

@@ -10,6 +10,7 @@ import glob
 import itertools
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -60,6 +61,11 @@ class SkippedFiles:
         reasons = Counter(reason.removeprefix("is ") for _, reason in self.entries)
         parts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
         return f"skipped {len(self):,} file{'s' if len(self) > 1 else ''}: {parts}"
+
+    def warn(self, source: str | os.PathLike[str]) -> None:
+        """Give the summary as a warning about `source`, if anything was skipped."""
+        if self.entries:
+            warnings.warn(f"{os.fspath(source)}: {self.summary()}", stacklevel=3)
 
     def listing(self) -> list[str]:
         """Return one line a file, at most 20 for each reason: its name, as it is, and the reason."""

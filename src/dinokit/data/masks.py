@@ -23,9 +23,9 @@ _IGNORED_NAMES = ("void", "ignore", "unlabelled", "unlabeled")
 class Masks(Sequence[Mask]):
     """The masks of pictures, see `read_mask`: all are read and counted at first, and stay in memory as `Held` says."""
 
-    def __init__(self, pairs: Pairs, ignore: int = IGNORE, track: Track = silent) -> None:
+    def __init__(self, pairs: Pairs, ignore: int = IGNORE, track: Track = silent, classes: Sequence[str] = ()) -> None:
         self.pairs = pairs
-        self._held = Held(lambda i: read_mask(pairs, i, ignore), range(len(pairs)))
+        self._held = Held(lambda i: read_mask(pairs, i, ignore, classes), range(len(pairs)))
         masks = track(self._held, len(pairs), "reading masks")
         self.counts = np.stack([np.bincount(mask.ravel(), minlength=IGNORE + 1) for mask in masks])
         """[N, 256]: how many pixels of each mask have each value."""
@@ -43,17 +43,21 @@ class Masks(Sequence[Mask]):
         return part
 
 
-def read_mask(pairs: Pairs, i: int, ignore: int = IGNORE) -> Mask:
-    """The classes [H, W] of picture `i`; `IGNORE` where the value is `ignore`, or that of a class called void.
+def read_mask(pairs: Pairs, i: int, ignore: int = IGNORE, classes: Sequence[str] = ()) -> Mask:
+    """The classes [H, W] of picture `i`; `IGNORE` where the value is that or `ignore`, or of a class called void.
 
-    Raises `UserError` naming the file for values that are no classes, or another size than the picture's.
+    classes: whose numbers are given, found by name where both sides have names; empty: numbers as stored. Raises
+    `UserError` naming the file for values that are no classes or not among these, and for another size than the
+    picture's.
     """
     values = pairs.read_map(i, ignore)
-    if values.dtype.kind == "f" or values.min() < 0 or (values[values != ignore] >= IGNORE).any():
+    counting = values[(values != ignore) & (values != IGNORE)]
+    if values.dtype.kind == "f" or (counting < 0).any() or (counting > IGNORE).any():
         what = f"{pairs.map_file(i).name} has values from {values.min()} to {values.max()}"
         raise UserError(what, f"classes are whole numbers from 0 to {IGNORE - 1}, {IGNORE} counts for nothing")
     ignored = [n for n, name in enumerate(pairs.class_names) if name.lower() in _IGNORED_NAMES]
-    return np.where(np.isin(values, [ignore, *ignored]), IGNORE, values).astype(np.uint8)
+    mask = np.where(np.isin(values, [ignore, *ignored]), IGNORE, values).astype(np.uint8)
+    return _renumber(mask, pairs.class_names, classes, pairs.map_file(i).name) if classes else mask
 
 
 def name_classes(masks: Masks) -> tuple[str, ...]:
@@ -71,11 +75,27 @@ def name_classes(masks: Masks) -> tuple[str, ...]:
     return pairs.class_names[:count]
 
 
-def check_classes(masks: Masks, count: int) -> None:
-    """Raise `UserError` naming the mask that has a class from `count` on."""
-    for i, pixels in enumerate(masks.counts):
-        strange = np.flatnonzero(pixels[count:IGNORE]) + count
-        if len(strange):
-            where = masks.pairs.map_file(i).name
-            what = f"{where} has the class {strange[0]}, which the masks of the training do not have"
-            raise UserError(what, "give both sets the same classes")
+def _renumber(mask: Mask, names: Sequence[str], classes: Sequence[str], where: str) -> Mask:
+    """The mask with the numbers of `classes`. `UserError` naming `where` for a class that is not among them."""
+    found = _numbers_among(classes, names)[mask]
+    strange = mask[found < 0]
+    if len(strange):
+        least = int(strange.min())
+        name = repr(names[least]) if least < len(names) else least
+        what = f"{where} has the class {name}, which the masks of the training do not have"
+        raise UserError(what, "give both sets the same classes")
+    return found.astype(np.uint8)
+
+
+def _numbers_among(classes: Sequence[str], names: Sequence[str]) -> NDArray[np.int16]:
+    """The number among `classes` of each value of masks, [256], where `names` are those of the values; -1 for none."""
+    unnamed = all(name in (str(n), f"class {n}") for n, name in enumerate(classes))
+    table = np.full(IGNORE + 1, -1, np.int16)
+    table[IGNORE] = IGNORE
+    if unnamed or not names or tuple(names[: len(classes)]) == tuple(classes):
+        table[: len(classes)] = range(len(classes))
+    else:
+        numbers = {name: n for n, name in enumerate(classes)}
+        for value, name in enumerate(names[:IGNORE]):
+            table[value] = numbers.get(name, -1)
+    return table

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dinokit.data.class_names import read_class_names
 from dinokit.data.coco import BACKGROUND, Coco, read_coco
 from dinokit.data.folder import Files
-from dinokit.data.listing import find_pictures, is_shard, resolve
+from dinokit.data.listing import SkippedFiles, find_pictures, is_shard, resolve
 from dinokit.data.picture_table import read_lines
 from dinokit.data.pictures import Pictures, Subset
 from dinokit.data.shards import Shards
@@ -117,7 +117,8 @@ class CocoPairs(Pairs):
 def open_pairs(source: str | os.PathLike[str], kinds: Sequence[str] = MASKS) -> Pairs:
     """Open a folder, a CSV or a COCO file, or shards of pairs; `kinds`: the names that maps may have.
 
-    Raises `UserError` for what is missing, naming folder, file or line; pictures without a map are refused.
+    Warns of members of shards that cannot be used. Raises `UserError` for what is missing, naming folder, file or line;
+    pictures without a map are refused.
     """
     path = Path(source)
     if is_shard(path):
@@ -139,7 +140,9 @@ def open_pairs(source: str | os.PathLike[str], kinds: Sequence[str] = MASKS) -> 
 
 def _open_shards(paths: Sequence[Path], name: str, kinds: Sequence[str]) -> Pairs:
     """Shards with members KEY.jpg and KEY.mask.png: the map's name is one of `kinds`, its ending one of maps."""
-    shards = Shards(paths, name, beside={f"{kind.lower()}{ending}" for kind in kinds for ending in _MAP_SUFFIXES})
+    skipped, companions = SkippedFiles(), {f"{kind.lower()}{ending}" for kind in kinds for ending in _MAP_SUFFIXES}
+    shards = Shards(paths, name, skipped, companions)
+    skipped.warn(name)
     lonely = [i for i in range(len(shards)) if not shards.has_companion(i)]
     if lonely:
         raise UserError(f"{shards.place(lonely[0])} has no map beside it", f"call it KEY.{kinds[0].rstrip('s')}.png")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from dinokit.backbones.features import Features
-from dinokit.data.masks import IGNORE, Mask, Masks, check_classes, name_classes
+from dinokit.data.masks import IGNORE, Mask, Masks, name_classes
 from dinokit.data.pairs import hold_out, open_pairs
 from dinokit.data.track import Track, silent
 from dinokit.errors import UserError
@@ -165,8 +165,7 @@ class Segmenter(PictureTask[Segmentation]):
         track: Track = silent,
     ) -> SegmentationScore:
         """Intersection over union on pictures with masks. Raises as `fit`, and for values that are no class."""
-        masks = Masks(open_pairs(data), ignore, track)
-        check_classes(masks, len(self.classes))
+        masks = Masks(open_pairs(data), ignore, track, self.classes)
         if not masks.counts[:, :IGNORE].any():
             raise UserError(f"the masks of {data} have no labelled pixel", "give masks with classes")
         store = StoredFeatures(self.backbone, masks.pairs, self.look, cache or FeatureCache())
@@ -260,9 +259,7 @@ def _open_sets(
     if validation is None:
         rest, tenth = hold_out(masks.pairs, seed)
         return masks.part(rest), masks.part(tenth), classes
-    judged = Masks(open_pairs(validation), ignore, track)
-    check_classes(judged, len(classes))
-    return masks, judged, classes
+    return masks, Masks(open_pairs(validation), ignore, track, classes), classes
 
 
 def class_weights(pixels: NDArray[np.integer], balance: float) -> Tensor:
