@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from dinokit.errors import UserError
-from dinokit.heads import correspondence, homography
+from dinokit.heads import correspondence, homography, local_affine
 from dinokit.heads.local_affine import agree_locally, expect, local_shapes
 
 TILT = np.array([[0.9, 0.2, 12.0], [-0.1, 1.1, -5.0], [4e-4, -2e-4, 1.0]])
@@ -31,6 +31,13 @@ def test_nearest_is_what_the_whole_table_says(shape: tuple[int, int, int, int], 
     far = (cells[None] - cells[found.index][:, None]).abs().amax(2) > correspondence.NEAR
     assert torch.allclose(found.runner_up, table.masked_fill(~far, -1).amax(1))
     assert ((found.places - cells[found.index]).abs() <= 1).all()
+
+
+def test_neighbours_are_found_in_strips_without_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = torch.rand(300, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 100
+    whole = agree_locally(starts, starts * 1.1, 1.0)
+    monkeypatch.setattr(local_affine, "_STRIP", 7)
+    assert torch.equal(agree_locally(starts, starts * 1.1, 1.0), whole)
 
 
 def test_large_grids_are_compared_in_strips_without_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:

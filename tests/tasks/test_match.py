@@ -61,6 +61,23 @@ def test_a_homography_is_found(matcher: Matcher, matrix: np.ndarray, turned: boo
     assert found.draw().shape[1] > PHOTO.shape[1] + size[1]
 
 
+def test_large_photos_are_warped_in_few_pixels(matcher: Matcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look costs what the network sees, not what a camera has."""
+    large = np.asarray(Image.fromarray(PHOTO).resize((PHOTO.shape[1] * 8, PHOTO.shape[0] * 8)))
+    matrix = np.diag([8.0, 8, 1]) @ TILT @ np.diag([1 / 8, 1 / 8, 1])
+    second = warp(large, places(np.linalg.inv(matrix), (large.shape[0], large.shape[1])))[0]
+    views = []
+
+    def watched(picture: Picture, where: np.ndarray) -> tuple[Picture, np.ndarray]:
+        views.append(where.shape[:2])
+        return warp(picture, where)
+
+    monkeypatch.setattr("dinokit.tasks.match_looks.warp", watched)
+    found = Matcher(matcher.backbone, size=256, refine=False).homography(large, second)
+    assert max(min(view) for view in views) <= 2 * 256 + 16
+    assert corner_error(found.matrix, matrix, (large.shape[0], large.shape[1])) < 8 * 5
+
+
 def test_points_are_located(matcher: Matcher, tmp_path: Path) -> None:
     asked = [[120.0, 90.0], [180.5, 130.0]]
     found = matcher.locate(asked, PHOTO, view(SHIFT))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 NEIGHBOURS = 24
+_STRIP = 1024
 _ROUNDS = 10
 _AGREEING = 0.25
 """Share of the neighbours that have to move alike."""
@@ -58,9 +59,10 @@ def expect(points: Tensor, starts: Tensor, ends: Tensor, limit: float) -> Tensor
 
 
 def _nearest(points: Tensor, starts: Tensor) -> Tensor:
-    """Numbers [N, k] of the matches nearest to each point."""
-    several = torch.cdist(points, starts).topk(min(NEIGHBOURS, len(starts)), largest=False)
-    return several.indices
+    """Numbers [N, k] of the matches nearest to each point, in strips: N x M distances would be large."""
+    count = min(NEIGHBOURS, len(starts))
+    strips = [torch.cdist(part, starts).topk(count, largest=False).indices for part in points.split(_STRIP)]
+    return torch.cat(strips)
 
 
 def _fit(here: Tensor, there: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:

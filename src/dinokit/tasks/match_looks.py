@@ -22,6 +22,7 @@ from dinokit.errors import UserError
 from dinokit.heads.correspondence import describe, find_nearest
 from dinokit.heads.homography import estimate, no_homography, places, transform, turned, zoom
 from dinokit.heads.local_affine import agree_locally, expect, local_shapes
+from dinokit.images.geometry import fit_to_grid
 from dinokit.images.local_search import search_locally, shrink
 from dinokit.images.read import Picture
 from dinokit.images.warp import warp
@@ -46,6 +47,8 @@ SUPPORT = 12
 """Matches that must agree on a homography: of pictures with nothing in common up to nine do by chance."""
 ALIKE = 0.6
 """Correlation from which squares of pixels show the same."""
+OVERSAMPLING = 2
+"""Pixels of a warped view along each side, for one that the network looks at."""
 FINEST = 2048
 """Short side in pixels of the largest pictures in which places are searched pixel by pixel."""
 CONSISTENT = 0.75
@@ -154,15 +157,26 @@ class HomographySearch:
 
     def _compare(self, one: Seen, matrix: Floats, size: tuple[int, int], look: Look) -> Fit:
         """A homography from the first picture and a view of the second through `matrix`, of height and width `size`."""
-        view, inside = warp(self.second, places(matrix, size))
+        matrix, (height, width) = self._reduced(matrix, size)
+        view, inside = warp(self.second, places(matrix, (height, width)))
         other = see(self.backbone, look, view, SECOND)
         found = match_cells(one, other)
-        cols, rows = np.clip(found.points2, 0, [size[1] - 1, size[0] - 1]).astype(int).T
+        cols, rows = np.clip(found.points2, 0, [width - 1, height - 1]).astype(int).T
         kept = inside[rows, cols]
         starts, ends = found.points1[kept], found.points2[kept]
         step, inliers = estimate(starts, ends, REACH * other.cell)
         matches = Matches(starts, transform(matrix, ends), found.score[kept], self.first, self.second)
         return Fit(_scaled(matrix @ step), inliers, matches, one.cell)
+
+    def _reduced(self, matrix: Floats, size: tuple[int, int]) -> tuple[Floats, tuple[int, int]]:
+        """The same view in fewer pixels, where it has more than the network looks at: each takes time and memory."""
+        seen = self.look.size or self.backbone.info.image_size
+        canvas = fit_to_grid(*size, seen, self.backbone.spec.side_multiple, SECOND)
+        factor = min(size[0] / canvas[0], size[1] / canvas[1]) / OVERSAMPLING
+        if factor <= 1:
+            return matrix, size
+        height, width = (max(round(side / factor), 1) for side in size)
+        return matrix @ np.diag([size[1] / width, size[0] / height, 1.0]), (height, width)
 
     def _zoomed(self, zoom: float) -> Look:
         size = self.look.size
