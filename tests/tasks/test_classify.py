@@ -2,7 +2,10 @@
 
 import csv
 import json
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -197,6 +200,40 @@ def test_bad_input_is_named(backbone: dinokit.Backbone, classifier: Classifier, 
     (tmp_path / "head" / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"config\.json is damaged"):
         Classifier.load(tmp_path / "head", backbone)
+    config.pop("job")
+    (tmp_path / "head" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="no head's config"):
+        Classifier.load(tmp_path / "head", backbone)
+
+
+def test_a_second_fit_sweeps_as_widely(backbone: dinokit.Backbone, data: Path, cache: FeatureCache) -> None:
+    made = Classifier(backbone, SIZE, "linear")
+    first, second = (made.fit(data / "train", cache=cache, settings=QUICK) for _ in range(2))
+    assert second.scores == first.scores
+
+
+@pytest.mark.parametrize(("change", "done_before"), [("nothing", 40), ("cells", 0), ("a class", 0)])
+def test_an_interrupted_sweep_goes_on_where_all_is_the_same(
+    change: str, done_before: int, backbone: dinokit.Backbone, data: Path, cache: FeatureCache, tmp_path: Path
+) -> None:
+    folder, keep = shutil.copytree(data / "train", tmp_path / "train"), tmp_path / "progress.pt"
+    begun: list[int] = []
+
+    def track(items: Iterable[Any], total: int, label: str, done: int = 0) -> Iterator[Any]:
+        if label == "training linear heads":
+            begun.append(done)
+        for number, item in enumerate(items, 1):
+            yield item
+            if len(begun) == 1 and number == 40:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Classifier(backbone, SIZE, "linear").fit(folder, cache=cache, settings=QUICK, track=track, keep=keep)
+    if change == "a class":
+        (folder / "dog").rename(folder / "wolf")
+    made = Classifier(backbone, SIZE, "linear", Pooling(4, 2 if change == "cells" else 1))
+    made.fit(folder, cache=cache, settings=QUICK, track=track, keep=keep)
+    assert begun == [0, done_before]
 
 
 @pytest.mark.filterwarnings("ignore::dinokit.checkpoints.model.AssumptionWarning")
@@ -288,3 +325,6 @@ def test_the_command_line(
     assert capsys.readouterr().out.startswith("1 of each class: top-1 ")
     assert main(["classify", "evaluate", head, str(data / "test"), "--confusion", "c.xyz"]) == 2
     assert "c.xyz has no ending" in capsys.readouterr().err
+    (tmp_path / "folder.csv").mkdir()
+    assert main(["classify", "predict", head, str(data / "test"), "--out", str(tmp_path / "folder.csv")]) == 2
+    assert "folder.csv (Is a directory): choose another place with --out" in capsys.readouterr().err

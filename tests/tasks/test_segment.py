@@ -219,6 +219,19 @@ def test_a_wrong_mask_is_named(backbone: dinokit.Backbone, tmp_path: Path, kind:
         Segmenter(backbone, size=96).fit(folder, cache=FeatureCache(tmp_path / "cache"))
 
 
+HEADER = b"\x93NUMPY\x01\x00v\x00{'descr': '<i8', 'fortran_order': False, 'shape': (%d, 10), }"
+
+
+@pytest.mark.parametrize("content", [b"\x93NUMPY\x01\x00v\x00{'descr': '<i8', (", HEADER % 10**15, HEADER % 3, b""])
+def test_a_broken_array_is_named(content: bytes, backbone: dinokit.Backbone, tmp_path: Path) -> None:
+    folder = segmentation_folder(tmp_path, NAMES[:1])
+    (folder / "masks" / f"{NAMES[0]}.png").unlink()
+    padded = content and content.ljust(128)[:-1] + b"\n"
+    (folder / "masks" / f"{NAMES[0]}.npy").write_bytes(padded)
+    with pytest.raises(UserError, match=rf"{NAMES[0]}\.npy cannot be read \(.+\)"):
+        Segmenter(backbone).fit(folder)
+
+
 def test_masks_of_one_class_are_refused(backbone: dinokit.Backbone, tmp_path: Path) -> None:
     folder = segmentation_folder(tmp_path / "data")
     for mask in (folder / "masks").iterdir():

@@ -64,18 +64,22 @@ def read_map(file: MapFile) -> NDArray[Any]:
     except UnreadableError as problem:
         raise UserError(f"{path} {problem.finding.reason}", problem.finding.hint) from None
     except Exception as problem:  # decoders raise anything on damaged files
-        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        raise UserError(f"{path} cannot be read ({reason[:120]})", "make the file anew") from None
+        raise _unreadable(path, problem) from None
     return values.astype(np.uint8) if values.dtype == bool else values
 
 
 def _read_array(path: str, data: bytes) -> NDArray[Any]:
     try:
         values = np.load(io.BytesIO(data), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as problem:
-        raise UserError(f"{path} cannot be read ({str(problem).splitlines()[0][:120]})", "make the file anew") from None
+    except Exception as problem:  # so does a damaged header, whose shape may be larger than memory
+        raise _unreadable(path, problem) from None
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "iuf":
         raise UserError(f"{path} is no array of numbers [H, W]", "store one number a pixel")
     if not 0 < values.size <= MAX_PIXELS:
         raise UserError(f"{path} has {values.shape[1]} x {values.shape[0]} values", f"give 1 to {MAX_PIXELS:,}")
     return values
+
+
+def _unreadable(path: str, problem: Exception) -> UserError:
+    reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+    return UserError(f"{path} cannot be read ({reason[:120]})", "make the file anew")

@@ -34,7 +34,7 @@ from dinokit.images.draw import thumbnail
 from dinokit.images.geometry import fit_to_grid
 from dinokit.images.read import read
 from dinokit.inference.backbone import Backbone, load
-from dinokit.inference.cache import FeatureCache
+from dinokit.inference.cache import FeatureCache, hash_of
 from dinokit.inference.layers import Look, PictureFeatures, layer_widths
 from dinokit.inference.stored_features import StoredFeatures
 from dinokit.tasks.classify_results import Classification
@@ -69,7 +69,10 @@ class Classifier(PictureTask[Classification]):
         if method not in get_args(Method):
             raise UserError(f"method is {method!r}", f"give {', '.join(get_args(Method))}")
         self.method: Method = method
-        self.pooling = features or default_features(backbone, method)
+        self.features = features or default_features(backbone, method)
+        """What `fit` reads, and chooses among."""
+        self.pooling = self.features
+        """What the head takes."""
         side = fit_to_grid(1, 1, backbone.info.image_size if size is None else size, backbone.spec.side_multiple)[0]
         super().__init__(backbone, Look(self.pooling.layers, (side, side)))
         self.classes: tuple[str, ...] = ()
@@ -108,19 +111,24 @@ class Classifier(PictureTask[Classification]):
         elif self.method == "knn":
             trained = fit_neighbours(known, others, k)
         else:
-            identity = f"{self.backbone.fingerprint} {self.look} {learnt.name} {judged and judged.name}"
-            trained = fit_linear(known, others, track, settings, keep, identity)
+            trained = fit_linear(known, others, track, settings, keep, self._identity(learnt, judged))
         self._take(trained.head, trained.pooling, learnt.classes, learnt.several)
         return trained
 
-    def vectors(self, pictures: Labelled, cache: FeatureCache, track: Track = silent) -> Tensor:
-        """The vector of each picture [N, F], from the cache or computed and kept. `UserError` if one is not finite."""
-        cells = max(self.pooling.cells, 1)
+    def vectors(
+        self, pictures: Labelled, cache: FeatureCache, track: Track = silent, pooling: Pooling | None = None
+    ) -> Tensor:
+        """The vector of each picture [N, F], from the cache or computed and kept. `UserError` if one is not finite.
+
+        pooling: what it is made of; None: what the head takes.
+        """
+        pooling = pooling or self.pooling
+        look, cells = self._look_for(pooling), max(pooling.cells, 1)
         store = StoredFeatures(
-            self.backbone, pictures.pictures, self.look, cache, (f"means {cells}", lambda f: _reduce(f, cells))
+            self.backbone, pictures.pictures, look, cache, (f"means {cells}", lambda f: _reduce(f, cells))
         )
         store.prepare(track)
-        found = torch.cat([self.pooling.vector(store[i]) for i in range(len(store))]).cpu()
+        found = torch.cat([pooling.vector(store[i]) for i in range(len(store))]).cpu()
         check_vectors(found, pictures.name)
         return found
 
@@ -213,13 +221,21 @@ class Classifier(PictureTask[Classification]):
         return classifier
 
     def _examples(self, pictures: Labelled, cache: FeatureCache, track: Track) -> Examples:
-        vectors = self.vectors(pictures, cache, track)
-        widths = tuple(layer_widths(self.backbone, self.look.layers))
-        return Examples(vectors, pictures.targets(), self.pooling, widths, pictures.several)
+        vectors = self.vectors(pictures, cache, track, self.features)
+        widths = tuple(layer_widths(self.backbone, self._look_for(self.features).layers))
+        return Examples(vectors, pictures.targets(), self.features, widths, pictures.several)
+
+    def _identity(self, *sets: Labelled | None) -> str:
+        """Of a sweep that is gone on with only on the same labels."""
+        labels = hash_of(repr([(part.name, part.classes, part.labels) for part in sets if part is not None]))
+        return f"{self.backbone.fingerprint} {self._look_for(self.features)} {self.features} {labels}"
+
+    def _look_for(self, pooling: Pooling) -> Look:
+        return Look(pooling.layers, self.look.size).of(self.backbone)
 
     def _take(self, head: ClassifierHead, pooling: Pooling, classes: tuple[str, ...], several: bool) -> None:
         self.head, self.pooling, self.classes, self.several = head.eval(), pooling, classes, several
-        self.look = Look(pooling.layers, self.look.size).of(self.backbone)
+        self.look = self._look_for(pooling)
 
     def _trained(self) -> ClassifierHead:
         if self.head is None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinokit.checkpoints.folders import make_folder
+from dinokit.checkpoints.folders import make_folder, unwritable
 from dinokit.checkpoints.save import write_atomically
 from dinokit.images.charts import draw_bars
 from dinokit.images.read import Picture
@@ -84,14 +84,18 @@ def prediction_table(out: Path | None, classes: Sequence[str]) -> Iterator[Calla
     """A table of pictures with their labels and the probability of each class; hands out what adds a row.
 
     out: the file; None: no table. Rows are written one by one: whatever ends the work, those that are finished are
-    there. Raises `UserError` for a name that does not end in .csv.
+    there. Raises `UserError` for a name that does not end in .csv, and where it cannot be written.
     """
     if out is None:
         yield lambda path, result: None
         return
     check_name(out, (".csv",))
     make_folder(out.parent)
-    with open(out, "w", newline="", encoding="utf-8", errors="replace") as file:
+    try:
+        file = out.open("w", newline="", encoding="utf-8", errors="replace")
+    except OSError as problem:
+        raise unwritable(out, problem.strerror) from None
+    with file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("path", "label", "probability", *classes))
 
