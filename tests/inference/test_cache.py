@@ -1,8 +1,11 @@
 """Features that are kept on disk: the same as computed, bounded, shared by processes, damaged ones made anew."""
 
+import errno
+import os
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from dinokit.backbones.features import Features, Grid
 from dinokit.data.folder import Files
 from dinokit.data.track import silent
 from dinokit.errors import UserError
-from dinokit.inference.cache import FeatureCache, default_folder
+from dinokit.inference.cache import CacheWarning, FeatureCache, default_folder
 from dinokit.inference.layers import Look
 from dinokit.inference.stored_features import StoredFeatures
 
@@ -69,9 +72,49 @@ def test_the_least_recently_used_go(tmp_path: Path) -> None:
     assert cache.get("11") is not None
 
 
-def test_an_entry_beyond_the_limit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="do not fit"):
-        FeatureCache(tmp_path, limit=100).put("ab", features(0))
+@pytest.mark.parametrize(
+    ("place", "limit", "said"),
+    [(".", 100, "do not fit into a cache of 100"), ("file", 10**6, "cannot write .*file/.* \\(Not a directory\\)")],
+)
+def test_what_cannot_be_kept_is_said_once(place: str, limit: int, said: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    cache = FeatureCache(tmp_path / place, limit)
+    with pytest.warns(CacheWarning, match=rf"{said}; DINOKIT_CACHE names .*, DINOKIT_CACHE_LIMIT"):
+        cache.put("ab", features(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cache.put("cd", features(1))
+    assert cache.get("ab") is None
+
+
+def test_a_set_beyond_the_limit_is_said(tmp_path: Path) -> None:
+    backbone = dinokit.load("dinokit_vitt16", device="cpu", precision="fp32")
+    pictures, look, one = Files(PHOTOS[:3], "photos"), Look((-1,), (96, 144)), 2 * 192 * (1 + 6 * 9)
+    with pytest.warns(CacheWarning, match=r"of 3 pictures take .* anew .* DINOKIT_CACHE_LIMIT is larger, such as 1G"):
+        StoredFeatures(backbone, pictures, look, FeatureCache(tmp_path / "small", 2 * one)).prepare(silent)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        StoredFeatures(backbone, pictures, look, FeatureCache(tmp_path / "large", 5 * one)).prepare(silent)
+
+
+@pytest.mark.parametrize(("text", "limit"), [("", 10 << 30), ("50G", 50 << 30), ("1.5 TiB", 3 << 39), ("700", 700)])
+def test_the_limit_can_be_set(text: str, limit: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DINOKIT_CACHE_LIMIT", text)
+    assert FeatureCache(tmp_path).limit == limit
+    monkeypatch.setenv("DINOKIT_CACHE_LIMIT", f"{text}X")
+    with pytest.raises(UserError, match=r"DINOKIT_CACHE_LIMIT is .*X': give bytes"):
+        FeatureCache(tmp_path)
+
+
+def test_entries_of_other_people_are_read_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EPERM, "not your file")
+
+    cache = FeatureCache(tmp_path)
+    cache.put("ab12", features(0))
+    monkeypatch.setattr(os, "utime", refuse)
+    assert cache.get("ab12") is not None
+    assert cache.get("ab12") is not None
 
 
 WRITER = """

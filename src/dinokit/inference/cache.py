@@ -10,8 +10,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
+import re
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +30,9 @@ from dinokit.errors import UserError
 
 LIMIT = 10 << 30
 """Bytes that the cache may hold unless it is said otherwise."""
-FOLDER = "DINOKIT_CACHE"
-"""The environment variable that names the folder."""
+FOLDER, ROOM = "DINOKIT_CACHE", "DINOKIT_CACHE_LIMIT"
+"""The environment variables that name the folder, and the bytes that it may hold."""
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _STALE_SECONDS = 3600
 """Age of a temporary file that no living process writes."""
 
@@ -37,6 +41,15 @@ def default_folder() -> Path:
     """The folder that `DINOKIT_CACHE` names, or `dinokit` in the user's cache folder."""
     named = os.environ.get(FOLDER)
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dinokit"
+
+
+def default_limit() -> int:
+    """The bytes that `DINOKIT_CACHE_LIMIT` says, such as 50G, or `LIMIT`. Raises `UserError` for what is no size."""
+    text = os.environ.get(ROOM, "")
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?) ?([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
+    if text and not found:
+        raise UserError(f"{ROOM} is {text!r}", "give bytes, or a size such as 50G")
+    return int(float(found[1]) * _UNITS[found[2].upper()]) if found else LIMIT
 
 
 def hash_of(*parts: str | bytes) -> str:
@@ -58,15 +71,20 @@ class CacheInfo:
     limit: int
 
 
-class FeatureCache:
-    """Features by key, in a folder that several processes may use at once.
+class CacheWarning(UserWarning):
+    """Features cannot be kept, and are computed anew whenever they are needed."""
 
-    limit: bytes; 0 keeps nothing. Raises `UserError` where the folder cannot be written.
+
+class FeatureCache:
+    """Features by key, in a folder that several processes and people may use at once.
+
+    limit: bytes; 0 keeps nothing, None is `default_limit`. Where the folder cannot be written, a `CacheWarning` says so
+    once, and nothing more is kept.
     """
 
-    def __init__(self, folder: Path | None = None, limit: int = LIMIT) -> None:
+    def __init__(self, folder: Path | None = None, limit: int | None = None) -> None:
         self.folder = (folder or default_folder()) / "features"
-        self.limit = limit
+        self.limit = default_limit() if limit is None else limit
         self._room = 0
         """Bytes that may be written before the folder is looked through again."""
 
@@ -77,13 +95,14 @@ class FeatureCache:
             with safe_open(path, framework="pt") as file:
                 grids = json.loads((file.metadata() or {})["grids"])
                 found = tuple(_unpack(file, n, grid) for n, grid in enumerate(grids))
-            os.utime(path)  # used now
-        except (FileNotFoundError, RuntimeError):  # there is none, or another process has just removed it
+        except (OSError, RuntimeError):  # there is none, or not for us, or another process has just removed it
             return None
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+        except (SafetensorError, KeyError, ValueError, TypeError):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
             return None
+        with contextlib.suppress(OSError):  # the entry of another person may be read only
+            os.utime(path)  # used now
         return found
 
     def put(self, key: str, layers: Sequence[Features]) -> None:
@@ -99,10 +118,25 @@ class FeatureCache:
         if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
             return  # no float16: they are computed anew each time
         content = save(tensors, {"grids": json.dumps(grids)})
-        if len(content) > self._room:
-            self._make_room(len(content))
-        self._room -= len(content)
-        write_atomically(self._path(key), content)
+        try:
+            if len(content) > self._room:
+                self._make_room(len(content))
+            self._room -= len(content)
+            write_atomically(self._path(key), content)
+        except UserError as problem:
+            self.limit = 0
+            hint = f"{FOLDER} names another folder, {ROOM} what it may hold"
+            warnings.warn(f"features are not kept any more: {problem.message}; {hint}", CacheWarning, stacklevel=2)
+
+    def check_room(self, some: Sequence[Sequence[Features]], pictures: int) -> None:
+        """Warn where features of so many pictures, as large as those of `some` on average, are beyond the limit."""
+        numbers = sum(layer.cls.numel() + layer.patches.numel() for layers in some for layer in layers)
+        needed = 2 * numbers * pictures // len(some)  # float16
+        if 0 < self.limit < needed:
+            wanted, held = needed / 2**30, self.limit / 2**30
+            what = f"features of {pictures:,} pictures take {wanted:.2f} GiB, the cache holds {held:.2f}"
+            hint = f"they are computed anew at each use unless {ROOM} is larger, such as {math.ceil(1.25 * wanted)}G"
+            warnings.warn(f"{what}: {hint}", CacheWarning, stacklevel=2)
 
     def info(self) -> CacheInfo:
         """How much there is."""
@@ -137,9 +171,7 @@ class FeatureCache:
     def _make_room(self, needed: int) -> None:
         """Remove what was used longest ago until a tenth of the limit is free."""
         if needed > self.limit:
-            raise UserError(
-                f"features of {needed:,} bytes do not fit into a cache of {self.limit:,}", "raise its limit"
-            )
+            raise UserError(f"features of {needed:,} bytes do not fit into a cache of {self.limit:,}", f"set {ROOM}")
         entries = self._entries()
         held = sum(size for _, size, _ in entries)
         aim = min(int(0.9 * self.limit), self.limit - needed)

@@ -47,7 +47,10 @@ class StoredFeatures(Sequence[tuple[Features, ...]]):
         return self.cache.get(self._key(i)) or self._compute([i])[0]
 
     def prepare(self, track: Track) -> None:
-        """Compute what the cache does not have yet. Raises `ReadError` naming a picture that cannot be read."""
+        """Compute what the cache does not have yet; a `CacheWarning` where it cannot hold all.
+
+        Raises `ReadError` naming a picture that cannot be read.
+        """
         missing = [i for i in range(len(self)) if self.cache.get(self._key(i)) is None]
         if missing:
             for _ in track(self._compute_each(missing), len(self), "computing features", len(self) - len(missing)):
@@ -60,7 +63,9 @@ class StoredFeatures(Sequence[tuple[Features, ...]]):
             for chunk, following in zip(chunks, [*chunks[1:], []], strict=True):
                 views = [future.result() for future in decoding]
                 decoding = [pool.submit(self._view, i) for i in following]
-                self._encode(chunk, views)
+                found = self._encode(chunk, views)
+                if chunk is chunks[0]:
+                    self.cache.check_room(found, len(self))
                 yield from chunk
 
     def _compute(self, indices: Sequence[int]) -> list[tuple[Features, ...]]:

@@ -14,8 +14,8 @@ VERB = Verb(
     0,
     "Look at, or empty, the folder of features that heads learn from.",
     ("dinokit cache info", "dinokit cache clear"),
-    "The folder is DINOKIT_CACHE, or dinokit in your cache folder. It holds at most 10 GiB; what was not used for "
-    "longest goes first.",
+    "The folder is DINOKIT_CACHE, or dinokit in your cache folder. It holds at most 10 GiB, or what "
+    "DINOKIT_CACHE_LIMIT says, such as 50G; what was not used for longest goes first.",
     (("info", "Tell where it is and how much it holds."), ("clear", "Remove all features.")),
 )
 
