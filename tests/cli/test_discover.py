@@ -58,9 +58,27 @@ def test_one_broken_picture_does_not_end_the_work(folder: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize(
+    ("width", "line", "said"),
+    [
+        (30_000, "", "other.png has too many patches at size 96; skipped"),
+        (30, "--what similar --point 100 5", "other.png has 30 x 10 px, and the point 100, 5 lies outside; skipped"),
+    ],
+)
+def test_a_picture_of_other_form_does_not_end_the_work(
+    folder: Path, width: int, line: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.full((10, width, 3), 90, np.uint8)).save(folder / "other.png")
+    code, written, warned = run(f"other.png plane.jpg --out found {line}", capsys)
+    assert code == 0
+    assert said in warned
+    assert "found/plane-" in written
+    assert "found/other-" not in written
+
+
+@pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ("plane.jpg --what similar --point 9999 3", "the point 9999, 3 lies outside"),
+        ("plane.jpg --what similar --point 9999 3", "plane.jpg has 256 x 171 px, and the point 9999, 3 lies outside"),
         ("plane.jpg --point 3 3", "a point says nothing about foreground"),
         ("plane.jpg --what segments --count 300", "count is 300"),
         ("plane.jpg --what segments --count 200", "are too many"),

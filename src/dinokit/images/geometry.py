@@ -50,22 +50,30 @@ class Layout:
         return height * self.canvas[0] / self.content[0], width * self.canvas[1] / self.content[1]
 
 
-def lay_out(height: int, width: int, size: Size, multiple: int, fit: Fit = "resize", name: str = PICTURE) -> Layout:
+def lay_out(
+    height: int,
+    width: int,
+    size: Size,
+    multiple: int,
+    fit: Fit = "resize",
+    name: str = PICTURE,
+    most: int = MAX_PATCHES,
+) -> Layout:
     """Lay a picture of `height` x `width` pixels out on a grid whose sides are multiples of `multiple`.
 
     `size`: int = the short side afterwards; (height, width) = both sides, with "pad" the box that the picture is
     fitted into; "native" = as it is. `fit`: "resize" rounds each side to the nearest multiple, one at least; "pad"
     keeps the aspect to half a pixel and fills up to the next multiple. Raises `UserError` naming `size` or `fit` if
-    it is none of these, and `ReadError` with the picture's `name` for more than `MAX_PATCHES`.
+    it is none of these, and `ReadError` with the picture's `name` for more than `most` patches.
     """
     if fit not in ("resize", "pad"):
         raise UserError(f"fit is {fit!r}", 'give "resize" or "pad"')
     wanted = _wanted(height, width, size)
     if fit == "resize":
-        canvas = _multiples([math.floor(side / multiple + 0.5) for side in wanted], size, multiple, name)
+        canvas = _multiples([math.floor(side / multiple + 0.5) for side in wanted], size, multiple, name, most)
         return Layout(canvas, canvas)
     rounded = [math.floor(side + 0.5) for side in wanted]
-    canvas = _multiples([math.ceil(side / multiple) for side in rounded], size, multiple, name)
+    canvas = _multiples([math.ceil(side / multiple) for side in rounded], size, multiple, name, most)
     scale = min(wanted[0] / height, wanted[1] / width)
     rows, cols = (math.floor(side * scale + 0.5) for side in (height, width))
     return Layout((min(max(rows, 1), canvas[0]), min(max(cols, 1), canvas[1])), canvas)
@@ -119,10 +127,10 @@ def _wanted(height: int, width: int, size: Size) -> tuple[float, float]:
     raise UserError(f"size is {size!r}", _SIZE_HINT)
 
 
-def _multiples(counts: Sequence[int], size: Size, multiple: int, name: str) -> tuple[int, int]:
+def _multiples(counts: Sequence[int], size: Size, multiple: int, name: str, most: int) -> tuple[int, int]:
     rows, cols = (max(1, count) for count in counts)
-    if rows * cols > MAX_PATCHES:
-        hint = f"at most {MAX_PATCHES} of {multiple} pixels: give a smaller size, or both sides"
+    if rows * cols > most:
+        hint = f"at most {most} of {multiple} pixels: give a smaller size, or both sides"
         raise ReadError(name, Finding(f"has too many patches at size {size}", hint))
     return rows * multiple, cols * multiple
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from dinokit.backbones.features import Features, Grid
 from dinokit.errors import UserError
-from dinokit.images.geometry import Size, lay_out
+from dinokit.images.geometry import MAX_PATCHES, Size, lay_out
 from dinokit.images.read import Picture, Source, name_of, read
 from dinokit.inference.backbone import Backbone
 from dinokit.inference.tiled import tile_side
@@ -24,6 +24,9 @@ class Look:
     """The short side in pixels, (height, width) or "native"; None: the size that the model was trained at."""
     tile: int | None = None
     """Side in pixels of the overlapping tiles in which larger pictures are looked at; None: see `Backbone.encode`."""
+
+    most_patches: int = MAX_PATCHES
+    """Pictures of more are not looked at."""
 
     def of(self, backbone: Backbone) -> Look:
         """The same with layers counted from 0, the model's own size, and tiles of whole patches.
@@ -66,7 +69,8 @@ class PictureFeatures:
 def lay_out_view(backbone: Backbone, picture: Picture, look: Look, name: str) -> View:
     """The view of a picture that `look` asks for. Raises `ReadError` with its `name` for too many patches."""
     size = backbone.info.image_size if look.size is None else look.size
-    layout = lay_out(picture.shape[0], picture.shape[1], size, backbone.spec.side_multiple, name=name)
+    multiple = backbone.spec.side_multiple
+    layout = lay_out(picture.shape[0], picture.shape[1], size, multiple, name=name, most=look.most_patches)
     return View.of(picture, layout, backbone.info.statistics.grey)
 
 

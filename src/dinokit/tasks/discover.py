@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -16,18 +17,19 @@ from numpy.typing import NDArray
 
 from dinokit.errors import UserError
 from dinokit.heads.colours import PatchColours
-from dinokit.heads.normalised_cut import normalised_cut
+from dinokit.heads.normalised_cut import MOST_PATCHES, normalised_cut
 from dinokit.heads.patch_clusters import PatchClusters
 from dinokit.heads.patches import Floats, unit_length, without_trend
 from dinokit.images.edges import opencv, refine, to_pixels
 from dinokit.images.geometry import Size
-from dinokit.images.read import Source
+from dinokit.images.kinds import Finding
+from dinokit.images.read import ReadError, Source, name_of
 from dinokit.inference.backbone import Backbone
 from dinokit.inference.layers import Look, PictureFeatures, read_pictures
 from dinokit.inference.views import expand
 from dinokit.tasks.discover_results import ColourMap, Discovery, Segments, SimilarityMap
 from dinokit.tasks.discover_score import DiscoveryScore, read_objects, score_boxes
-from dinokit.tasks.task import PictureTask, is_single
+from dinokit.tasks.task import BATCH, PictureTask, is_single
 
 __all__ = ["Discoverer"]
 
@@ -67,6 +69,12 @@ class Discoverer(PictureTask[Discovery]):
         super().__init__(backbone, Look((last_but_one if layer is None else layer,), size))
         self.threshold, self.refine = threshold, refine
 
+    def predict_each(self, pictures: Sequence[Source], batch_size: int = BATCH) -> Iterator[Discovery]:
+        """See `PictureTask`. Raises `ReadError` for a picture of more than `MOST_PATCHES`, which are compared."""
+        look = replace(self.look, most_patches=MOST_PATCHES)
+        for seen in read_pictures(self.backbone, pictures, look, batch_size):
+            yield self.read(seen)
+
     def read(self, seen: PictureFeatures) -> Discovery:
         """What stands out in a picture."""
         cut = normalised_cut(without_trend(_patches(seen)), self.threshold)
@@ -84,14 +92,14 @@ class Discoverer(PictureTask[Discovery]):
     def similar(self, picture: Source | PictureFeatures, point: Sequence[float] | None = None) -> SimilarityMap:
         """How alike all places of a picture are to `point` (x, y) in its pixels; None: its middle.
 
-        Raises `UserError` for a point outside the picture.
+        Raises `ReadError` for a point outside the picture.
         """
         seen = picture if isinstance(picture, PictureFeatures) else self.look_at(picture)
         height, width = seen.picture.shape[:2]
         x, y = (width / 2, height / 2) if point is None else _as_point(point)
         if not (0 <= x < width and 0 <= y < height):
-            what = f"the point {x:g}, {y:g} lies outside a picture of {width} x {height} px"
-            raise UserError(what, "give x and y in pixels from its top left corner")
+            what = f"has {width} x {height} px, and the point {x:g}, {y:g} lies outside"
+            raise ReadError(name_of(picture), Finding(what, "give x and y in pixels from its top left corner"))
         unit = unit_length(_patches(seen))
         row, col = seen.grid.to_cells([x, y]).round().long().tolist()
         cosines = unit @ unit[min(max(row, 0), seen.grid.rows - 1), min(max(col, 0), seen.grid.cols - 1)]

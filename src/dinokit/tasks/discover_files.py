@@ -20,7 +20,8 @@ from dinokit.tasks.discover_results import (
     SimilarityMap,
     write_coco,
 )
-from dinokit.tasks.results import free_names, save_picture
+from dinokit.tasks.results import each_readable, free_names, save_picture
+from dinokit.tasks.task import BATCH
 
 __all__: list[str] = []
 
@@ -65,18 +66,20 @@ def discover_files(
     """
     if out.suffix.lower() in _PICTURE_ENDINGS:
         raise UserError(f"--out {out} is the name of a picture", "name a folder")
-    sources = _readable([Path(str(source)) for source in expand(pictures)], warn)
+    sources = [Path(str(source)) for source in expand(pictures)]
+    if settings.what in ("segments", "colours"):
+        sources = _readable(sources, warn)
     names = free_names(sources, out, _ENDINGS[settings.what])
     boxes: dict[str, FoundBoxes] = {}
-    results = track(_results(discoverer, sources, settings), len(sources), "discovering")
     try:
-        for source, name, result in zip(sources, names, results, strict=True):
-            row: dict[str, Any] = {"path": str(source), "files": _write(result, out, name)}
+        for i, result in track(_results(discoverer, sources, settings, warn), len(sources), "discovering"):
+            path = str(sources[i])
+            row: dict[str, Any] = {"path": path, "files": _write(result, out, names[i])}
             if isinstance(result, Discovery):
-                boxes[str(source)] = result.found
+                boxes[path] = result.found
                 row |= {"boxes": result.boxes.round(2).tolist(), "scores": result.box_scores.round(4).tolist()}
                 if not len(result.boxes):
-                    warn(f"nothing stands out in {source}")
+                    warn(f"nothing stands out in {path}")
             yield row
     finally:  # whatever ends the work, what was found is kept
         if boxes:
@@ -92,14 +95,17 @@ _ENDINGS = {
 """Of the files that a picture gets."""
 
 
-def _results(discoverer: Discoverer, sources: Sequence[Path], settings: DiscoverySettings) -> Iterator[Any]:
+def _results(
+    discoverer: Discoverer, sources: Sequence[Path], settings: DiscoverySettings, warn: Callable[[str], None]
+) -> Iterator[tuple[int, Any]]:
+    """The number and the result of each picture; those that cannot be looked at alone are told to `warn`."""
     if settings.what == "segments":
-        return discoverer.segments_each(sources, settings.count)
+        return enumerate(discoverer.segments_each(sources, settings.count))
     if settings.what == "colours":
-        return discoverer.colours_each(sources)
+        return enumerate(discoverer.colours_each(sources))
     if settings.what == "foreground":
-        return discoverer.predict_each(sources)
-    return (discoverer.similar(source, settings.point) for source in sources)
+        return each_readable(discoverer.predict_each, sources, warn, BATCH)
+    return each_readable(lambda part: (discoverer.similar(one, settings.point) for one in part), sources, warn)
 
 
 def _write(result: Discovery | Segments | ColourMap | SimilarityMap, out: Path, name: str) -> list[str]:
