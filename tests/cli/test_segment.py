@@ -54,7 +54,7 @@ def test_from_masks_to_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert code == 2
     assert "would be overwritten" in err
 
-    code, said, _ = run(capsys, "segment", "evaluate", head, str(data), "--json")
+    code, said, _ = run(capsys, "segment", "evaluate", head, str(data), "--precision", "fp32", "--json")
     assert code == 0
     assert set(json.loads(said)["iou"]) == {"background", "person", "thing"}
 
