@@ -33,7 +33,7 @@ def test_every_kind_of_discovery_writes_its_files(folder: Path, capsys: pytest.C
     assert row["boxes"]
     content = json.loads((folder / "found" / "boxes.json").read_text())
     assert content["images"][0]["file_name"] == "plane.jpg"
-    for what in ("segments", "colours", "similar"):
+    for what in ("segments --layer -1", "colours", "similar"):
         assert run(f"plane.jpg --out found --what {what}", capsys)[0] == 0
     names = {path.name for path in (folder / "found").iterdir()}
     assert names == {
@@ -79,7 +79,10 @@ def test_a_picture_of_other_form_does_not_end_the_work(
     ("line", "fault"),
     [
         ("plane.jpg --what similar --point 9999 3", "plane.jpg has 256 x 171 px, and the point 9999, 3 lies outside"),
-        ("plane.jpg --point 3 3", "a point says nothing about foreground"),
+        ("plane.jpg --point 3 3", "--point says nothing about foreground"),
+        ("plane.jpg --what colours --count 99", "--count says nothing about colours"),
+        ("plane.jpg --what colours --threshold 0.3", "--threshold says nothing about colours"),
+        ("plane.jpg --layer -40", "there is no block -40"),
         ("plane.jpg --what segments --count 300", "count is 300"),
         ("plane.jpg --what segments --count 200", "are too many"),
         ("plane.jpg --out found.png", "is the name of a picture"),

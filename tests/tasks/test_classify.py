@@ -295,6 +295,21 @@ def test_a_published_head_is_judged_by_the_names_of_a_file(
     assert main(["classify", "evaluate", str(tmp_path), str(data / "test"), "--classes", str(names)]) == 2
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("fit {data} --out {data}/head --seed 1", "--seed belongs to the method linear: leave it out"),
+        ("predict {data}/head {data} --top 0", "--top is 0: give the number of classes"),
+        ("predict {data}/head {data} --top -1", "--top is -1"),
+    ],
+)
+def test_options_without_a_meaning_are_refused(
+    line: str, said: str, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["classify", *line.format(data=data).split()]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_the_command_line(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,7 +35,7 @@ __all__ = ["Discoverer"]
 
 SIZE = 320
 """Short side in pixels at which pictures are looked at unless a person says otherwise."""
-MOST_SEGMENTS = 256
+COUNT, MOST_SEGMENTS = 6, 256
 FITTED_ON = 64
 """Pictures of a set from which segments and colours are learnt, unless a person says otherwise."""
 _CHUNK = 16  # pictures that are held at a time
@@ -105,7 +105,7 @@ class Discoverer(PictureTask[Discovery]):
         cosines = unit @ unit[min(max(row, 0), seen.grid.rows - 1), min(max(col, 0), seen.grid.cols - 1)]
         return SimilarityMap(seen.picture, (x, y), self._pixels(cosines, seen), cosines)
 
-    def segments(self, pictures: Several, count: int = 6, fit_on: int = FITTED_ON) -> Segments | list[Segments]:
+    def segments(self, pictures: Several, count: int = COUNT, fit_on: int = FITTED_ON) -> Segments | list[Segments]:
         """`count` segments of alike patches in a picture, or in all of several together: a list, in order.
 
         A number is one kind of thing in all pictures, the most frequent first. See `segments_each`.
@@ -113,7 +113,7 @@ class Discoverer(PictureTask[Discovery]):
         results = list(self.segments_each(pictures, count, fit_on))
         return results[0] if is_single(pictures) else results
 
-    def segments_each(self, pictures: Several, count: int = 6, fit_on: int = FITTED_ON) -> Iterator[Segments]:
+    def segments_each(self, pictures: Several, count: int = COUNT, fit_on: int = FITTED_ON) -> Iterator[Segments]:
         """The same one after another, also of a stream (an iterator of pictures, such as the frames of a video).
 
         The kinds are learnt from `fit_on` pictures, spread evenly, or the first ones of a stream. Raises `UserError`

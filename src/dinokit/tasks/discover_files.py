@@ -11,7 +11,7 @@ from dinokit.data.track import Track
 from dinokit.errors import UserError
 from dinokit.images.read import ReadError, read
 from dinokit.inference.views import expand
-from dinokit.tasks.discover import Discoverer
+from dinokit.tasks.discover import COUNT, Discoverer
 from dinokit.tasks.discover_results import (
     ColourMap,
     Discovery,
@@ -36,16 +36,17 @@ class DiscoverySettings:
     """What is sought in the pictures."""
 
     what: What = "foreground"
-    count: int = 6
-    """Of segments."""
+    count: int | None = None
+    """Of segments; None: 6."""
     point: tuple[float, float] | None = None
     """(x, y) in pixels to which other places are compared; None: the middle of each picture."""
 
     def __post_init__(self) -> None:
         if self.what not in get_args(What):
             raise UserError(f"what is {self.what!r}", f"give one of {', '.join(get_args(What))}")
-        if self.point is not None and self.what != "similar":
-            raise UserError(f"a point says nothing about {self.what}", "leave it out, or seek what is similar")
+        for name, value, owner in (("--point", self.point, "similar"), ("--count", self.count, "segments")):
+            if value is not None and self.what != owner:
+                raise UserError(f"{name} says nothing about {self.what}", f"leave it out, or take --what {owner}")
 
 
 def discover_files(
@@ -100,7 +101,7 @@ def _results(
 ) -> Iterator[tuple[int, Any]]:
     """The number and the result of each picture; those that cannot be looked at alone are told to `warn`."""
     if settings.what == "segments":
-        return enumerate(discoverer.segments_each(sources, settings.count))
+        return enumerate(discoverer.segments_each(sources, COUNT if settings.count is None else settings.count))
     if settings.what == "colours":
         return enumerate(discoverer.colours_each(sources))
     if settings.what == "foreground":

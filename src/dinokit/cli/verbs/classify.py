@@ -9,6 +9,7 @@ from dinokit.cli.learning import head_folder
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening, published_classes, refuse_published
 from dinokit.cli.options import ClassFile, Json, Layers, Out, Pixels, Whole
 from dinokit.cli.verb import JOBS, Verb
+from dinokit.errors import UserError
 
 if TYPE_CHECKING:
     from dinokit.tasks.classify import Classifier
@@ -85,6 +86,9 @@ def fit(
     from dinokit.heads.linear_probe import probe_settings
     from dinokit.tasks.classify import Classifier, default_features
 
+    for name, value in (("--steps", steps), ("--seed", seed)):
+        if value is not None and method != "linear":
+            raise UserError(f"{name} belongs to the method linear", "leave it out, or take --method linear")
     with head_folder(out) as keep:
         backbone = opening.backbone(model)
         classifier = Classifier(backbone, size, method, default_features(backbone, method, blocks, cells))
@@ -132,6 +136,8 @@ def predict(
     from dinokit.tasks.results import each_readable
     from dinokit.tasks.task import BATCH
 
+    if top < 1:
+        raise UserError(f"--top is {top}", "give the number of classes to print, 1 or more")
     sources = expand(list(images))
     classifier = _open(head, model, classes, opening)
     found = each_readable(classifier.predict_each, sources, warn, BATCH)

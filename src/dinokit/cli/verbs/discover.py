@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
 from dinokit.cli.options import Flag, Json, Out, Pixels, Whole
 from dinokit.cli.verb import JOBS, Verb
+from dinokit.errors import UserError
 
 VERB = Verb(
     "discover",
@@ -29,10 +30,11 @@ def discover(
     *,
     out: Out = Path("found"),
     what: Literal["foreground", "segments", "colours", "similar"] = "foreground",
-    count: Whole = 6,
+    count: Whole | None = None,
     point: Annotated[tuple[float, float] | None, Parameter(negative=())] = None,
     refine: Flag = False,
     threshold: float | None = None,
+    layer: Whole | None = None,
     model: Model = BUNDLED,
     size: Pixels | None = None,
     opening: Opening = AUTO,
@@ -52,13 +54,15 @@ def discover(
         in all pictures; colours: the features as colours, with one colour for one kind in all pictures; similar: how
         alike all places are to --point.
     count
-        Number of segments.
+        Number of segments; without it, 6.
     point
         X and Y in pixels, for what is similar; without it, the middle of each picture.
     refine
         Let edges follow those of the pixels (pip install dinokit[edges]).
     threshold
         Cosine above which two patches belong together, for the foreground; without it, the median of the picture.
+    layer
+        Block whose patches are compared, negative from the end; without it, the last but one.
     size
         Short side in pixels at which the pictures are looked at; larger shows finer maps and takes longer.
     json
@@ -68,8 +72,10 @@ def discover(
     from dinokit.tasks.discover import SIZE, Discoverer
     from dinokit.tasks.discover_files import DiscoverySettings, discover_files
 
+    if threshold is not None and what != "foreground":
+        raise UserError(f"--threshold says nothing about {what}", "leave it out, or take --what foreground")
     settings = DiscoverySettings(what, count, point)
-    discoverer = Discoverer(opening.backbone(model), size or SIZE, threshold=threshold, refine=refine)
+    discoverer = Discoverer(opening.backbone(model), size or SIZE, layer, threshold, refine)
     rows = discover_files(discoverer, images, out, settings, warn, track)
     if json:
         print_json({"what": what, "out": str(out), "pictures": list(rows)})
