@@ -47,6 +47,19 @@ def test_every_kind_of_discovery_writes_its_files(folder: Path, capsys: pytest.C
     }
 
 
+def test_boxes_of_an_earlier_run_are_kept(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.open(PLANE).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "other.png")
+    for picture in ("plane.jpg", "other.png", "plane.jpg"):
+        assert run(f"{picture} --out found", capsys)[0] == 0
+    content = json.loads((folder / "found" / "boxes.json").read_text())
+    assert [one["file_name"] for one in content["images"]] == ["plane.jpg", "other.png"]
+    assert {one["image_id"] for one in content["annotations"]} == {1, 2}
+    (folder / "found" / "boxes.json").write_text("[1]")
+    code, _, wrong = run("plane.jpg --out found", capsys)
+    assert code == 2
+    assert "boxes.json holds no boxes that were found here: remove it" in wrong
+
+
 def test_one_broken_picture_does_not_end_the_work(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "broken.jpg").write_bytes(PLANE.read_bytes()[:300])
     Image.fromarray(np.full((60, 80, 3), 90, np.uint8)).save(folder / "grey.png")

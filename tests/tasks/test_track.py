@@ -19,6 +19,7 @@ from dinokit.heads.propagate import PropagateSettings
 from dinokit.heads.video_scores import region_score
 from dinokit.inference.backbone import Backbone
 from dinokit.tasks.track import TrackedFrame, Tracker
+from dinokit.tasks.track_files import STATE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -181,6 +182,9 @@ def test_the_command_writes_labels_and_goes_on(
     code, out, err = run(command + "part", capsys)
     assert (code, out) == (0, f"2 objects through {FRAMES} frames in part\n")
     assert "going on after 4 frames" in err
+    assert not (Path("part") / STATE).exists(), "hundreds of MB of a long video"
+    code, out, err = run(command + "part --json", capsys)
+    assert json.loads(out)["continued"] == FRAMES
     for ours, theirs in zip(labels_in(Path("part")), labels_in(Path("whole")), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     code, _, err = run(command.replace("--size 64", "--size 80") + "part", capsys)
@@ -188,13 +192,23 @@ def test_the_command_writes_labels_and_goes_on(
     assert "part holds the work of another job (other size)" in err
 
 
-def test_the_command_writes_videos(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_videos(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "seen.mp4"
     code, _, err = run(f"{place / 'clip.mkv'} --mask {place / 'masks' / '00000.png'} --size 64 --out {out}", capsys)
     assert (code, err) == (0, "")
     frames = list(open_video(out))
     assert len(frames) == FRAMES
     assert frames[0].shape == (HEIGHT, WIDTH, 3)
+
+    def stopped(self: TrackedFrame) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrackedFrame, "draw", stopped)
+    code, _, err = run(f"{place / 'clip.mkv'} --mask {place / 'masks' / '00000.png'} --size 64 --out {out}", capsys)
+    assert code == 130
+    assert "the same command begins anew" in err
 
 
 @pytest.mark.parametrize(

@@ -49,12 +49,12 @@ def track(items: Iterable[T], total: int, label: str, done: int = 0) -> Iterator
 
 
 @contextmanager
-def keeping(place: object) -> Iterator[None]:
-    """Says on Ctrl-C that `place` keeps what is finished."""
+def keeping(place: object, then: str = "continues") -> Iterator[None]:
+    """Says on Ctrl-C that `place` keeps what is finished, and what the same command does `then`."""
     try:
         yield
     except KeyboardInterrupt:
-        say(f"what is finished is kept in {place}; the same command continues")
+        say(f"what is finished is kept in {place}; the same command {then}")
         raise
 
 

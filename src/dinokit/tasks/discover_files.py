@@ -15,9 +15,9 @@ from dinokit.tasks.discover import COUNT, Discoverer
 from dinokit.tasks.discover_results import (
     ColourMap,
     Discovery,
-    FoundBoxes,
     Segments,
     SimilarityMap,
+    read_found,
     write_coco,
 )
 from dinokit.tasks.results import each_readable, free_names, save_picture
@@ -60,9 +60,9 @@ def discover_files(
     """Write what is found in each of `pictures` into the folder `out` and yield a row about each, in order.
 
     foreground: NAME-foreground.png (drawn), NAME-mask.png (0 and 255) and, at the end or when stopped, boxes.json with
-    the boxes of all in the form of COCO. segments: NAME-segments.png (numbers, shown in colours) and
-    NAME-segments-drawn.png. colours and similar: NAME-colours.png, NAME-similar.png. Pictures that cannot be read, or
-    in which nothing stands out, are told to `warn`. Raises `UserError` before the work for a folder that cannot be
+    the boxes of all in the form of COCO, beside those that it has of other pictures. segments: NAME-segments.png
+    (numbers, shown in colours) and NAME-segments-drawn.png. colours and similar: NAME-colours.png, NAME-similar.png.
+    Pictures that cannot be read, or in which nothing stands out, are told to `warn`. Raises `UserError` before the work for a folder that cannot be
     written, and where nothing can be read.
     """
     if out.suffix.lower() in _PICTURE_ENDINGS:
@@ -71,7 +71,7 @@ def discover_files(
     if settings.what in ("segments", "colours"):
         sources = _readable(sources, warn)
     names = free_names(sources, out, _ENDINGS[settings.what])
-    boxes: dict[str, FoundBoxes] = {}
+    boxes = read_found(out / BOXES) if settings.what == "foreground" else {}
     try:
         for i, result in track(_results(discoverer, sources, settings, warn), len(sources), "discovering"):
             path = str(sources[i])

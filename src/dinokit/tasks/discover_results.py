@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dinokit.checkpoints.save import write_atomically
+from dinokit.errors import UserError
 from dinokit.images.draw import blend, draw_boxes, draw_labels, draw_points, palette, ramp
 from dinokit.tasks.results import save_array, save_image, save_labels, save_picture
 
@@ -136,6 +137,22 @@ class FoundBoxes:
     boxes: list[list[float]]
     """(x0, y0, x1, y1) in pixels each."""
     scores: list[float]
+
+
+def read_found(path: Path) -> dict[str, FoundBoxes]:
+    """What `write_coco` wrote; nothing where there is no file. `UserError` for a file of another form."""
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found = {one["id"]: FoundBoxes((one["height"], one["width"]), [], []) for one in content["images"]}
+        for place in content["annotations"]:
+            x, y, width, height = place["bbox"]
+            found[place["image_id"]].boxes.append([x, y, x + width, y + height])
+            found[place["image_id"]].scores.append(float(place["score"]))
+        return {one["file_name"]: found[one["id"]] for one in content["images"]}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        raise UserError(f"{path} holds no boxes that were found here", "remove it, or name another folder") from None
 
 
 def write_coco(path: Path, found: Mapping[str, FoundBoxes]) -> None:

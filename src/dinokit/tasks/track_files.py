@@ -1,12 +1,13 @@
 """A video in, its objects out: a folder with a label PNG for each frame, or a video to look at.
 
 A folder can be continued: what is remembered of the frames is stored beside the labels now and then, so that the same
-command goes on near where it stopped, however it was stopped, and ends with the same labels.
+command goes on near where it stopped, however it was stopped, and ends with the same labels. At the end it is removed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from dinokit.checkpoints.folders import check_folder, hold
-from dinokit.checkpoints.save import save_tensors
+from dinokit.checkpoints.save import save_tensors, write_atomically
 from dinokit.data.object_masks import Labels, read_objects
 from dinokit.data.track import Track
 from dinokit.data.video import VIDEO_SUFFIXES, Video, open_video, video_writer
@@ -28,6 +29,7 @@ from dinokit.tasks.results import check_not_input
 from dinokit.tasks.track import Following, Tracker
 
 STATE = ".state.safetensors"
+DONE = ".done.json"
 _STORE_EVERY = 50
 
 
@@ -53,10 +55,12 @@ def write_tracks(
         _check_vacant(out)
         with hold(out, "tracking"):
             claim(out, _describe(tracker, source, labels))
-            continued = _restore(following, out / STATE)
-            if continued:
-                say(f"going on after {continued} frames")
-            frames = _write_folder(following, video, out, track)
+            frames = continued = _finished(out, video)
+            if not frames:
+                continued = _restore(following, out / STATE)
+                if continued:
+                    say(f"going on after {continued} frames")
+                frames = _write_folder(following, video, out, track)
     return {"frames": frames, "continued": continued, "objects": len(following.objects), "out": str(out)}
 
 
@@ -79,8 +83,18 @@ def _write_folder(following: Following, video: Video, out: Path, track: Track) -
         frame.save(out / f"{name}.png")
         if following.seen % _STORE_EVERY == 0:
             _store(following, out / STATE)
-    _store(following, out / STATE)
+    write_atomically(out / DONE, json.dumps({"frames": following.seen, "count": video.count}).encode())
+    (out / STATE).unlink(missing_ok=True)  # it is large
     return following.seen
+
+
+def _finished(folder: Path, video: Video) -> int:
+    """How many frames a folder has that is finished; 0 where it is not, or the video has another length now."""
+    try:
+        done = json.loads((folder / DONE).read_text(encoding="utf-8"))
+        return int(done["frames"]) if done["count"] == video.count else 0
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0
 
 
 def _describe(tracker: Tracker, source: str, labels: Labels) -> dict[str, Any]:

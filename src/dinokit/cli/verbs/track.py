@@ -65,13 +65,14 @@ def track(
         Print one JSON object: frames, continued, objects, out.
     """
     from dinokit.cli import output
+    from dinokit.data.video import VIDEO_SUFFIXES
     from dinokit.heads.propagate import PropagateSettings
     from dinokit.tasks.track import SIZE, Tracker
     from dinokit.tasks.track_files import write_tracks
 
     settings = PropagateSettings(queue, radius, shape, neighbours, temperature)
     tracker = Tracker(opening.backbone(model), size or SIZE, settings, smooth)
-    with output.keeping(out):
+    with output.keeping(out, "begins anew" if out.suffix.lower() in VIDEO_SUFFIXES else "continues"):
         summary = write_tracks(tracker, video, mask, out, output.track, output.say)
     count = f"{summary['objects']} object{'s' if summary['objects'] > 1 else ''}"
     output.put_result(summary, f"{count} through {summary['frames']} frames in {out}", json)
