@@ -13,9 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from dinokit.data.track import silent
+from dinokit.data.video import open_video, video_writer
 from dinokit.errors import UserError
 from dinokit.inference.backbone import Backbone, load
 from dinokit.tasks.discover import Discoverer
+from dinokit.tasks.discover_files import DiscoverySettings, discover_files
 from dinokit.tasks.discover_results import Discovery
 from dinokit.tasks.discover_score import KnownObjects, score_boxes
 from dinokit.tasks.task import MultiTask
@@ -99,6 +102,23 @@ def test_colours_of_a_stream_are_learnt_from_its_first_pictures(backbone: Backbo
     alone = discoverer.colours(frames[0])
     np.testing.assert_array_equal(coloured[0].colours, alone.colours)
     assert coloured[2].draw().shape == frames[2].shape
+
+
+def test_colours_of_a_video_are_learnt_from_all_of_it(backbone: Backbone, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    frames = [np.asarray(Image.open(path).convert("RGB").resize((96, 64))) for path in sorted(PICTURES.glob("*.jpg"))]
+    with video_writer(tmp_path / "clip.mkv") as write:
+        for frame in frames[:3]:
+            write(frame)
+    discoverer = Discoverer(backbone, 64)
+    coloured = discoverer.colours(tmp_path / "clip.mkv", fit_on=2)
+    first, _, last = open_video(tmp_path / "clip.mkv")
+    for ours, theirs in zip(coloured[::2], discoverer.colours([first, last]), strict=True):  # type: ignore[index]
+        np.testing.assert_array_equal(ours.colours, theirs.colours)
+    rows = discover_files(
+        discoverer, [str(tmp_path / "clip.mkv")], tmp_path, DiscoverySettings("segments"), print, silent
+    )
+    assert [Path(row["files"][1]).name for row in rows] == [f"clip-{n:05d}-segments.png" for n in range(3)]
 
 
 def test_a_click_is_most_alike_to_itself(backbone: Backbone) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from dinokit.data.listing import find_pictures, is_picture, no_pictures
 from dinokit.errors import UserError
-from dinokit.images.kinds import UnreadableError, explain
+from dinokit.images.kinds import VIDEO, UnreadableError, explain
 from dinokit.images.pixels import Pixels, check_size
 from dinokit.images.read import Picture, ReadError, Source, read
 
@@ -74,6 +74,14 @@ def open_video(source: VideoSource) -> Video:
     if not paths:
         raise no_pictures(os.fspath(source), others)
     return _of_paths(os.fspath(source), paths)
+
+
+def is_video(source: object) -> bool:
+    """Whether `source` is the path of a video file, told from its first bytes."""
+    if not isinstance(source, (str, os.PathLike)) or not os.path.isfile(source):
+        return False
+    with open(source, "rb") as file:
+        return explain(file.read(512)) == VIDEO
 
 
 def _of_pictures(pictures: Iterable[Source]) -> Video:

@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dinokit.data.video import Video, is_video, open_video
 from dinokit.errors import UserError
 from dinokit.heads.colours import PatchColours
 from dinokit.heads.normalised_cut import MOST_PATCHES, normalised_cut
@@ -114,9 +115,10 @@ class Discoverer(PictureTask[Discovery]):
         return results[0] if is_single(pictures) else results
 
     def segments_each(self, pictures: Several, count: int = COUNT, fit_on: int = FITTED_ON) -> Iterator[Segments]:
-        """The same one after another, also of a stream (an iterator of pictures, such as the frames of a video).
+        """The same one after another, also of the frames of a video (a file, or `data.video.open_video`) or a stream.
 
-        The kinds are learnt from `fit_on` pictures, spread evenly, or the first ones of a stream. Raises `UserError`
+        The kinds are learnt from `fit_on` pictures, spread evenly, or the first ones of a stream, which is an iterator
+        of pictures or a video that does not say its length. Raises `UserError`
         for more segments than patches.
         """
         if not 1 <= count <= MOST_SEGMENTS:
@@ -154,12 +156,7 @@ class Discoverer(PictureTask[Discovery]):
         """What `apply` makes of each picture with what `fit` learns from the patches of `fit_on` of them."""
         if fit_on < 1:
             raise UserError(f"fit_on is {fit_on}", "give a number of pictures, 1 or more")
-        if isinstance(pictures, Iterator):
-            chosen = list(islice(pictures, fit_on))
-            rest: Iterator[Source] = chain(chosen, pictures)
-        else:
-            sources = expand(pictures)
-            chosen, rest = _spread(sources, fit_on), iter(sources)
+        chosen, rest = _to_learn_from(pictures, fit_on)
         fitted = fit([_patches(seen) for seen in read_pictures(self.backbone, chosen, self.look)])
         while part := list(islice(rest, _CHUNK)):
             for seen in read_pictures(self.backbone, part, self.look, _CHUNK):
@@ -210,7 +207,24 @@ def _as_point(point: Sequence[float]) -> tuple[float, float]:
     return x, y
 
 
-def _spread(sources: Sequence[Source], count: int) -> list[Source]:
-    """At most `count` of them, evenly."""
-    chosen = np.linspace(0, len(sources) - 1, min(count, len(sources))).round().astype(int)
-    return [sources[n] for n in chosen]
+def _to_learn_from(pictures: Several, count: int) -> tuple[list[Source], Iterator[Source]]:
+    """At most `count` pictures, spread evenly, or the first ones of a stream; and all, one after another.
+
+    A video is read twice and never held.
+    """
+    if isinstance(pictures, (str, os.PathLike)) and is_video(pictures):
+        pictures = open_video(pictures)
+    if isinstance(pictures, Video) and pictures.count:
+        numbers = set(_spread(pictures.count, count))
+        return [frame for n, frame in enumerate(pictures) if n in numbers], iter(pictures)
+    if isinstance(pictures, (Iterator, Video)):
+        stream = iter(pictures)
+        chosen = list(islice(stream, count))
+        return chosen, chain(chosen, stream)
+    sources = expand(pictures)
+    return [sources[n] for n in _spread(len(sources), count)], iter(sources)
+
+
+def _spread(total: int, count: int) -> list[int]:
+    """At most `count` numbers below `total`, evenly."""
+    return [int(n) for n in np.linspace(0, total - 1, min(count, total)).round()]

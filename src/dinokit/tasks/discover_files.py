@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from dinokit.checkpoints.folders import make_folder
 from dinokit.data.track import Track
+from dinokit.data.video import Video, is_video, open_video
 from dinokit.errors import UserError
 from dinokit.images.read import ReadError, read
 from dinokit.inference.views import expand
@@ -62,13 +64,17 @@ def discover_files(
     foreground: NAME-foreground.png (drawn), NAME-mask.png (0 and 255) and, at the end or when stopped, boxes.json with
     the boxes of all in the form of COCO, beside those that it has of other pictures. segments: NAME-segments.png
     (numbers, shown in colours) and NAME-segments-drawn.png. colours and similar: NAME-colours.png, NAME-similar.png.
-    Pictures that cannot be read, or in which nothing stands out, are told to `warn`. Raises `UserError` before the work for a folder that cannot be
-    written, and where nothing can be read.
+    Of a video, segments and colours are found in each frame: NAME-00000-colours.png and so on. Pictures that cannot
+    be read, or in which nothing stands out, are told to `warn`. Raises `UserError` before the work for a folder that
+    cannot be written, and where nothing can be read.
     """
     if out.suffix.lower() in _PICTURE_ENDINGS:
         raise UserError(f"--out {out} is the name of a picture", "name a folder")
     sources = [Path(str(source)) for source in expand(pictures)]
     if settings.what in ("segments", "colours"):
+        if len(sources) == 1 and is_video(sources[0]):
+            yield from _discover_frames(discoverer, sources[0], out, settings, track)
+            return
         sources = _readable(sources, warn)
     names = free_names(sources, out, _ENDINGS[settings.what])
     boxes = read_found(out / BOXES) if settings.what == "foreground" else {}
@@ -87,6 +93,18 @@ def discover_files(
             write_coco(out / BOXES, boxes)
 
 
+def _discover_frames(
+    discoverer: Discoverer, source: Path, out: Path, settings: DiscoverySettings, track: Track
+) -> Iterator[dict[str, Any]]:
+    """A row about each frame of a video."""
+    video = open_video(source)
+    make_folder(out)
+    results = track(_of_set(discoverer, video, settings), video.count, "discovering")
+    for number, result in enumerate(results):
+        files = _write(result, out, f"{source.stem}-{number:05d}")
+        yield {"path": str(source), "frame": number, "files": files}
+
+
 _ENDINGS = {
     "foreground": ("-foreground.png", "-mask.png"),
     "segments": ("-segments-drawn.png", "-segments.png"),
@@ -100,13 +118,20 @@ def _results(
     discoverer: Discoverer, sources: Sequence[Path], settings: DiscoverySettings, warn: Callable[[str], None]
 ) -> Iterator[tuple[int, Any]]:
     """The number and the result of each picture; those that cannot be looked at alone are told to `warn`."""
-    if settings.what == "segments":
-        return enumerate(discoverer.segments_each(sources, COUNT if settings.count is None else settings.count))
-    if settings.what == "colours":
-        return enumerate(discoverer.colours_each(sources))
     if settings.what == "foreground":
         return each_readable(discoverer.predict_each, sources, warn, BATCH)
-    return each_readable(lambda part: (discoverer.similar(one, settings.point) for one in part), sources, warn)
+    if settings.what == "similar":
+        return each_readable(lambda part: (discoverer.similar(one, settings.point) for one in part), sources, warn)
+    return enumerate(_of_set(discoverer, sources, settings))
+
+
+def _of_set(
+    discoverer: Discoverer, pictures: Sequence[Path] | Video, settings: DiscoverySettings
+) -> Iterator[Segments] | Iterator[ColourMap]:
+    """What has one number or colour in all pictures."""
+    if settings.what == "colours":
+        return discoverer.colours_each(pictures)
+    return discoverer.segments_each(pictures, COUNT if settings.count is None else settings.count)
 
 
 def _write(result: Discovery | Segments | ColourMap | SimilarityMap, out: Path, name: str) -> list[str]:

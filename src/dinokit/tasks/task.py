@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from dinokit.data.video import is_video
 from dinokit.errors import UserError
 from dinokit.images.geometry import Size
 from dinokit.images.read import Source
@@ -94,7 +95,7 @@ def is_single(pictures: Any) -> bool:
     if isinstance(pictures, Tensor):
         return pictures.ndim < 4
     if isinstance(pictures, (str, os.PathLike)):
-        return os.path.isfile(pictures)
+        return os.path.isfile(pictures) and not is_video(pictures)
     return isinstance(pictures, (bytes, bytearray, memoryview, Image.Image, np.ndarray))
 
 

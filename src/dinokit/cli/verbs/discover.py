@@ -18,6 +18,7 @@ VERB = Verb(
     (
         "dinokit discover photos/ --out found",
         "dinokit discover photos/ --out found --what segments --count 8",
+        "dinokit discover clip.mp4 --out found --what colours",
         "dinokit discover street.jpg --out found --what similar --point 320 200",
     ),
     "Nothing is trained and no labels are needed.",
@@ -45,7 +46,7 @@ def discover(
     Parameters
     ----------
     images
-        Pictures, folders or patterns.
+        Pictures, folders or patterns; for segments and colours also one video (pip install dinokit[video]).
     out
         Folder for the results, made if need be: for each picture NAME-foreground.png and NAME-mask.png, with
         boxes.json for all of them; or NAME-segments.png, NAME-colours.png, NAME-similar.png.
