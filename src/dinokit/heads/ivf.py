@@ -25,6 +25,7 @@ from dinokit.errors import UserError
 from dinokit.heads.similar import nearest
 from dinokit.inference.lance_store import VECTOR, LanceStore
 from dinokit.inference.vector_space import Floats
+from dinokit.inference.vector_table import ABOUT
 
 ROWS = 100_000
 """Pictures from which on an index has cells; below, every vector is compared."""
@@ -39,7 +40,6 @@ _RENEWED = 0.2
 """Share of changed vectors from which on the cells are made anew."""
 _FILE = re.compile(r"ivf-(\d+)\.faiss")
 _TAKEN = 4096
-_ABOUT = ("path", "width", "height")
 
 
 def open_ivf(store: LanceStore, known: Ivf | None = None) -> Ivf | None:
@@ -77,7 +77,7 @@ class Ivf:
     def rows(self, ids: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Path, width and height of the rows with these ids: kept here, for LanceDB takes longer than the search."""
         found: list[dict[str, Any]] = self._rows.take(np.searchsorted(self._ids, ids.astype(np.uint64))).to_pylist()
-        return [{name: row[name] for name in _ABOUT} for row in found]
+        return [{name: row[name] for name in ABOUT} for row in found]
 
 
 def renew_ivf(store: LanceStore) -> None:
@@ -98,7 +98,7 @@ def renew_ivf(store: LanceStore) -> None:
 
 
 def _sorted_rows(store: LanceStore) -> pa.Table:
-    return store.columns(_ABOUT).sort_by("_rowid").combine_chunks()
+    return store.columns(ABOUT).sort_by("_rowid").combine_chunks()
 
 
 def _build(store: LanceStore) -> Any:

@@ -21,19 +21,15 @@ class RetrievalScores:
     mean_average_precision: float
     average_precision: NDArray[np.float64]
     """[Q], not a number for queries without a right answer."""
-    precision_at: tuple[float, ...]
-    """The mean share of right answers among the first k, for each k asked for (of fewer, where fewer are right)."""
 
 
 def score_rankings(
     rankings: Sequence[Sequence[int]],
     right: Sequence[Collection[int]],
     junk: Sequence[Collection[int]] = (),
-    first: Sequence[int] = (),
 ) -> RetrievalScores:
     """Scores of the ranking of each query, best first, given which pictures are right and which do not count."""
     precisions = np.full(len(rankings), np.nan)
-    shares = np.full((len(rankings), len(first)), np.nan)
     for query, ranking in enumerate(rankings):
         left_out = set(junk[query]) if junk else set()
         answers = [place for place in ranking if place not in left_out]
@@ -41,10 +37,9 @@ def score_rankings(
         found = np.flatnonzero([place in good for place in answers])
         if good:
             precisions[query] = average_precision(found, len(good))
-            shares[query] = [_share(found, k) for k in first]
     counted = ~np.isnan(precisions)
     mean = float(precisions[counted].mean()) if counted.any() else float("nan")
-    return RetrievalScores(mean, precisions, tuple(map(float, shares[counted].mean(axis=0))))
+    return RetrievalScores(mean, precisions)
 
 
 def average_precision(found: NDArray[np.int64], total: int) -> float:
@@ -52,8 +47,3 @@ def average_precision(found: NDArray[np.int64], total: int) -> float:
     before = np.arange(len(found))
     left = np.where(found == 0, 1.0, before / np.maximum(found, 1))
     return float(((left + (before + 1) / (found + 1)) / 2).sum() / total)
-
-
-def _share(found: NDArray[np.int64], k: int) -> float:
-    deep = min(int(found.max()) + 1, k) if len(found) else k
-    return float((found < deep).sum() / deep)

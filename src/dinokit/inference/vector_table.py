@@ -18,6 +18,8 @@ from dinokit.errors import UserError
 from dinokit.inference.embed import Tokens
 from dinokit.inference.vector_space import Floats, Origin, join
 
+ABOUT = ("path", "width", "height")
+"""What a collection says of each picture."""
 _BLOCK = 1 << 22
 """Numbers that are unpacked at a time."""
 _MAX_WIDTH = 1 << 16

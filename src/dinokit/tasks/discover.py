@@ -218,8 +218,8 @@ def _to_learn_from(pictures: Several, count: int) -> tuple[list[Source], Iterato
         numbers = set(_spread(pictures.count, count))
         return [frame for n, frame in enumerate(pictures) if n in numbers], iter(pictures)
     if isinstance(pictures, (Iterator, Video)):
-        stream = iter(pictures)
-        chosen = list(islice(stream, count))
+        stream: Iterator[Source] = iter(pictures)
+        chosen: list[Source] = list(islice(stream, count))
         return chosen, chain(chosen, stream)
     sources = expand(pictures)
     return [sources[n] for n in _spread(len(sources), count)], iter(sources)

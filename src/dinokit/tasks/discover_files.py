@@ -125,9 +125,7 @@ def _results(
     return enumerate(_of_set(discoverer, sources, settings))
 
 
-def _of_set(
-    discoverer: Discoverer, pictures: Sequence[Path] | Video, settings: DiscoverySettings
-) -> Iterator[Segments] | Iterator[ColourMap]:
+def _of_set(discoverer: Discoverer, pictures: Sequence[Path] | Video, settings: DiscoverySettings) -> Iterator[Any]:
     """What has one number or colour in all pictures."""
     if settings.what == "colours":
         return discoverer.colours_each(pictures)

@@ -39,9 +39,10 @@ from dinokit.inference.embed import take_vectors
 from dinokit.inference.lance_store import VECTOR, LanceStore, quoted
 from dinokit.inference.stream import Stream
 from dinokit.inference.vector_space import Floats, Origin, Whitening, join
+from dinokit.inference.vector_table import ABOUT
 from dinokit.tasks.hits import Hits, PictureGroups
 from dinokit.tasks.retrieve import Collection
-from dinokit.tasks.searching import ABOUT, Entry, Searchable
+from dinokit.tasks.searching import Entry, Searchable
 
 __all__ = ["Index"]
 

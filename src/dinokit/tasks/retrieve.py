@@ -19,10 +19,10 @@ from dinokit.images.read import Source
 from dinokit.inference.backbone import Backbone
 from dinokit.inference.embed import Tokens
 from dinokit.inference.vector_space import Floats
-from dinokit.inference.vector_table import open_table
+from dinokit.inference.vector_table import ABOUT, open_table
 from dinokit.inference.vectors import unpack
 from dinokit.tasks.hits import Hits, PictureGroups
-from dinokit.tasks.searching import ABOUT, Entry, Searchable
+from dinokit.tasks.searching import Entry, Searchable
 
 __all__ = ["Collection"]
 

@@ -33,7 +33,6 @@ Entry = dict[str, Any]
 """A row of a collection: path, width, height, and similarity to a query."""
 THUMBNAIL = 448
 """Side in pixels that a result keeps of its query."""
-ABOUT = ("path", "width", "height")
 
 
 class Searchable(ABC):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
-from dinokit.cli.options import Json, Out, Whole
+from dinokit.cli.options import Flag, Json, Out, Whole
 from dinokit.cli.verb import JOBS, Verb
 
 VERB = Verb(
@@ -154,7 +154,7 @@ def dedupe(
     /,
     *,
     threshold: float | None = None,
-    remove: Annotated[bool, Parameter(negative=())] = False,
+    remove: Flag = False,
     out: Out | None = None,
     json: Json = False,
 ) -> None:

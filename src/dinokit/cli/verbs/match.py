@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening
-from dinokit.cli.options import Json, Layers, Out, Pixels
+from dinokit.cli.options import Flag, Json, Layers, Out, Pixels
 from dinokit.cli.verb import JOBS, Verb
 from dinokit.errors import UserError
 
@@ -28,7 +28,7 @@ def match(
     /,
     *,
     out: Out | None = None,
-    homography: Json = False,
+    homography: Flag = False,
     point: list[tuple[float, float]] | None = None,
     model: Model = BUNDLED,
     size: Pixels | None = None,
