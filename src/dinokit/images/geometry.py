@@ -57,14 +57,15 @@ def lay_out(
     multiple: int,
     fit: Fit = "resize",
     name: str = PICTURE,
-    most: int = MAX_PATCHES,
+    most: int | None = None,
 ) -> Layout:
     """Lay a picture of `height` x `width` pixels out on a grid whose sides are multiples of `multiple`.
 
     `size`: int = the short side afterwards; (height, width) = both sides, with "pad" the box that the picture is
     fitted into; "native" = as it is. `fit`: "resize" rounds each side to the nearest multiple, one at least; "pad"
     keeps the aspect to half a pixel and fills up to the next multiple. Raises `UserError` naming `size` or `fit` if
-    it is none of these, and `ReadError` with the picture's `name` for more than `most` patches.
+    it is none of these, and `ReadError` with the picture's `name` for more than `most` patches,
+    None: `MAX_PATCHES`.
     """
     if fit not in ("resize", "pad"):
         raise UserError(f"fit is {fit!r}", 'give "resize" or "pad"')
@@ -127,8 +128,9 @@ def _wanted(height: int, width: int, size: Size) -> tuple[float, float]:
     raise UserError(f"size is {size!r}", _SIZE_HINT)
 
 
-def _multiples(counts: Sequence[int], size: Size, multiple: int, name: str, most: int) -> tuple[int, int]:
+def _multiples(counts: Sequence[int], size: Size, multiple: int, name: str, most: int | None) -> tuple[int, int]:
     rows, cols = (max(1, count) for count in counts)
+    most = MAX_PATCHES if most is None else most
     if rows * cols > most:
         hint = f"at most {most} of {multiple} pixels: give a smaller size, or both sides"
         raise ReadError(name, Finding(f"has too many patches at size {size}", hint))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from dinokit.backbones.features import Features, Grid
 from dinokit.errors import UserError
-from dinokit.images.geometry import MAX_PATCHES, Size, lay_out
+from dinokit.images.geometry import Size, lay_out
 from dinokit.images.read import Picture, Source, name_of, read
 from dinokit.inference.backbone import Backbone
 from dinokit.inference.tiled import tile_side
@@ -25,8 +25,8 @@ class Look:
     tile: int | None = None
     """Side in pixels of the overlapping tiles in which larger pictures are looked at; None: see `Backbone.encode`."""
 
-    most_patches: int = MAX_PATCHES
-    """Pictures of more are not looked at."""
+    most_patches: int | None = None
+    """Pictures of more are not looked at; None: see `images.geometry`."""
 
     def of(self, backbone: Backbone) -> Look:
         """The same with layers counted from 0, the model's own size, and tiles of whole patches.
