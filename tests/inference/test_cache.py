@@ -90,7 +90,7 @@ def test_what_cannot_be_kept_is_said_once(place: str, limit: int, said: str, tmp
 def test_a_set_beyond_the_limit_is_said(tmp_path: Path) -> None:
     backbone = dinokit.load("dinokit_vitt16", device="cpu", precision="fp32")
     pictures, look, one = Files(PHOTOS[:3], "photos"), Look((-1,), (96, 144)), 2 * 192 * (1 + 6 * 9)
-    with pytest.warns(CacheWarning, match=r"of 3 pictures take .* anew .* DINOKIT_CACHE_LIMIT is larger, such as 1G"):
+    with pytest.warns(CacheWarning, match=r"of 3 pictures take .* anew .* DINOKIT_CACHE_LIMIT is larger, such as 1M"):
         StoredFeatures(backbone, pictures, look, FeatureCache(tmp_path / "small", 2 * one)).prepare(silent)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dinokit.checkpoints.load import is_known
+from dinokit.checkpoints.load import BUNDLED, is_known
 from dinokit.checkpoints.save import pack, write_together
 from dinokit.checkpoints.weights import plain_weights, read_tensors
 from dinokit.errors import UserError
@@ -32,8 +32,7 @@ def save_head(
     """Write the folder of a head for `job`. Raises `UserError` where it holds something else, such as a model."""
     if folder.is_file():
         raise UserError(f"{folder} is a file", "give a folder to save the head in")
-    if (folder / CONFIG).exists() and not _is_head(folder):
-        raise UserError(f"{folder} holds something else, which a head would replace", "give another folder")
+    _check_no_model(folder)
     config = {
         "format": FORMAT,
         "job": job,
@@ -49,8 +48,16 @@ def save_head(
     write_together({folder / WEIGHTS: pack(state), folder / CONFIG: content})
 
 
+def _check_no_model(folder: Path) -> None:
+    """Raise `UserError` where a head would replace a model, or hide that of a run."""
+    other = (folder / CONFIG).exists() and not _is_head(folder)
+    if other or (folder / "model" / CONFIG).exists():
+        raise UserError(f"{folder} holds something else, such as a model", "give a head another folder")
+
+
 def check_vacant(folder: Path) -> None:
-    """Raise `UserError` where there is a head already, which a new one would replace."""
+    """Raise `UserError` where there is a head already, or a model, which a new one would replace."""
+    _check_no_model(folder)
     if (folder / CONFIG).exists():
         raise UserError(f"{folder} holds a head already", "name another folder, or remove it first")
 
@@ -93,9 +100,9 @@ def backbone_of(folder: Path) -> str:
     """
     config = _read_config(folder)
     name, origin = str(config["backbone"]["name"]), _origin(config)
-    if os.path.exists(origin) or (origin != name and not os.path.isabs(origin)):
+    if (origin == name and is_known(name)) or os.path.exists(origin) or (origin != name and not os.path.isabs(origin)):
         return origin
-    if is_known(name):
+    if is_known(name) and name != BUNDLED:  # every run of one's own is called like the bundled model
         return name
     raise UserError(f"{folder} was trained on {origin}, which is not found", "name that model with --model")
 

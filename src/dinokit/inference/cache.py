@@ -52,6 +52,11 @@ def default_limit() -> int:
     return int(float(found[1]) * _UNITS[found[2].upper()]) if found else LIMIT
 
 
+def in_words(count: int) -> str:
+    """Bytes in a unit that suits them."""
+    return f"{count / 2**30:.2f} GiB" if count >= 1 << 30 else f"{count / 2**20:.2f} MiB"
+
+
 def hash_of(*parts: str | bytes) -> str:
     """A name for everything in `parts`, in hexadecimal."""
     digest = hashlib.sha256()
@@ -133,9 +138,9 @@ class FeatureCache:
         numbers = sum(layer.cls.numel() + layer.patches.numel() for layers in some for layer in layers)
         needed = 2 * numbers * pictures // len(some)  # float16
         if 0 < self.limit < needed:
-            wanted, held = needed / 2**30, self.limit / 2**30
-            what = f"features of {pictures:,} pictures take {wanted:.2f} GiB, the cache holds {held:.2f}"
-            hint = f"they are computed anew at each use unless {ROOM} is larger, such as {math.ceil(1.25 * wanted)}G"
+            what = f"features of {pictures:,} pictures take {in_words(needed)}, the cache holds {in_words(self.limit)}"
+            wanted = math.ceil(1.25 * needed / 2**20)
+            hint = f"they are computed anew at each use unless {ROOM} is larger, such as {wanted}M"
             warnings.warn(f"{what}: {hint}", CacheWarning, stacklevel=2)
 
     def info(self) -> CacheInfo:

@@ -132,7 +132,7 @@ def each_readable(
                 failures += 1
                 if failures == len(sources):
                     raise
-                warn(f"{error.message}; skipped")
+                warn(f"{error.message}; skipped ({error.hint})" if error.hint else f"{error.message}; skipped")
             else:
                 yield from zip(numbers, found, strict=True)
 

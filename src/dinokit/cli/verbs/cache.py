@@ -48,9 +48,10 @@ def clear(*, json: Json = False) -> None:
 
 def _tell(info: "CacheInfo", said: str, json: bool) -> None:
     from dinokit.cli.output import print_json, put
+    from dinokit.inference.cache import in_words
 
     if json:
         print_json({"folder": str(info.folder), "entries": info.entries, "bytes": info.bytes, "limit": info.limit})
     else:
-        size, limit = (f"{count / 2**30:.2f} GiB" for count in (info.bytes, info.limit))
+        size, limit = in_words(info.bytes), in_words(info.limit)
         put(f"{said}{info.entries:,} entries, {size} of at most {limit}, in {info.folder}")

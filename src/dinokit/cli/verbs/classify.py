@@ -186,12 +186,16 @@ def evaluate(
         Print one JSON object: top1, top5, mean_per_class, mean_ap, calibration_error (%), by_class.
     """
     from dinokit.cli.output import put_result, say, track
-    from dinokit.tasks.results import check_name, save_picture
+    from dinokit.data.labelled import open_labelled
+    from dinokit.tasks.results import check_name, check_not_input, save_picture
 
+    judged = open_labelled(data)
+    places = [judged.pictures.place(i) for i in range(len(judged))]
     for path in (confusion, mistakes):
         if path is not None:
             check_name(path)
-    score = _open(head, model, classes, opening).evaluate(data, track=track)
+            check_not_input(path, places)
+    score = _open(head, model, classes, opening).evaluate(judged, track=track)
     if confusion is not None:
         save_picture(confusion, score.draw_confusion())
     if mistakes is not None and score.mistakes:

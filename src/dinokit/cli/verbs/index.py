@@ -180,7 +180,7 @@ def dedupe(
     from dinokit.tasks.results import check_out
 
     if out is not None:
-        check_out(out, ENDINGS, ())
+        check_out(out, ENDINGS, [index])
     opened = open_searchable(index, remove)
     found = opened.duplicates(threshold)
     if out is not None:

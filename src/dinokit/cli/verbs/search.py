@@ -66,6 +66,6 @@ def search(
 
     pictures = expand(queries)
     if out is not None:
-        check_out(out, ENDINGS, pictures)
+        check_out(out, ENDINGS, [*pictures, table])
     collection = Collection(table, opening.backbone(model), tokens=tokens, whiten=whiten, track=track)
     answer(lambda picture: collection.search(picture, k, rerank), pictures, out, json)
