@@ -75,5 +75,6 @@ def refuse_published(head: Path, **options: object) -> None:
     """Raises `UserError` if one of the `options`, which only published heads need, is given for one of our own."""
     from dinokit.errors import UserError
 
-    for name in (name for name, value in options.items() if value):
-        raise UserError(f"--{name} is for published heads", f"{head} knows its own")
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise UserError(f"--{given[0]} is for published heads", f"{head} knows its own")

@@ -75,8 +75,9 @@ def discover_files(
         if len(sources) == 1 and is_video(sources[0]):
             yield from _discover_frames(discoverer, sources[0], out, settings, track)
             return
-        for video in filter(is_video, sources):
-            raise UserError(f"{video} is a video among others", "give one video alone, or pictures")
+        videos = [source for source in sources if is_video(source)]
+        if videos:
+            raise UserError(f"{videos[0]} is a video among others", "give one video alone, or pictures")
         sources = _readable(sources, warn)
     names = free_names(sources, out, _ENDINGS[settings.what])
     boxes = read_found(out / BOXES) if settings.what == "foreground" else {}

@@ -83,14 +83,8 @@ def fit(
 
     with head_folder(out) as keep:
         estimator = DepthEstimator(opening.backbone(model), size, layers, head, range)
-        fitted = estimator.fit(
-            data,
-            validation,
-            settings=learning.settings(),
-            augmentation=WITHOUT_CROPS if augment else None,
-            track=track,
-            keep=keep,
-        )
+        settings, changes = learning.settings(), WITHOUT_CROPS if augment else None
+        fitted = estimator.fit(data, validation, settings=settings, augmentation=changes, track=track, keep=keep)
         estimator.save(out)
     put_fitted(fitted, f"RMSE {-fitted.score:.3f} m", {"rmse": round(-fitted.score, 4)}, out, json)
 
