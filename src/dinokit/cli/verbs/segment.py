@@ -81,14 +81,13 @@ def fit(
 
     with head_folder(out) as keep:
         segmenter = Segmenter(opening.backbone(model), size, layers or LAYERS, tile)
-        plan, changes = learning.settings(), Augmentation() if augment else None
         fitted = segmenter.fit(
             data,
             validation,
             ignore=ignore,
             balance=balance,
-            settings=plan,
-            augmentation=changes,
+            settings=learning.settings(),
+            augmentation=Augmentation() if augment else None,
             track=track,
             keep=keep,
         )
