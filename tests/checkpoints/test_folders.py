@@ -51,6 +51,17 @@ def test_a_folder_is_held_by_one_process_as_long_as_it_lives(tmp_path: Path) -> 
         pass
 
 
+def test_a_new_folder_in_which_nothing_was_written_goes(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    for name in ("new", "old"):
+        with pytest.raises(UserError), hold(tmp_path / name, "training"):
+            raise UserError("wrong", "mend it")
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    with hold(tmp_path / "run", "training"):
+        (tmp_path / "run" / "log").touch()
+    assert (tmp_path / "run" / "log").exists()
+
+
 def test_a_file_system_without_locks_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")

@@ -71,6 +71,8 @@ def test_an_index_grows_shrinks_and_filters(table: Path, tmp_path: Path, capsys:
     assert paths(found) == [f"{NAMES[0]}.jpg", "copy.jpg"]
     narrow = run(capsys, "index", "search", index, QUERY, "--k", 1, "--where", "width < 200", *opening)
     assert narrow["searches"][0]["hits"][0]["width"] < 200
+    copy = str(table.parent / "copy.jpg")
+    assert main(["index", "search", str(index), QUERY, "--out", copy, *opening]) == 2, "it is one of the pictures"
     groups = run(capsys, "index", "dedupe", index, "--threshold", 0.5)["groups"]
     assert any({Path(path).name for path in group} >= {f"{NAMES[0]}.jpg", "copy.jpg"} for group in groups)
     assert run(capsys, "index", "remove", index, "--where", "path LIKE '%copy.jpg'")["removed"] == 1
@@ -99,6 +101,8 @@ def test_a_table_of_one_picture_finds_it(tmp_path: Path, capsys: pytest.CaptureF
         (["search", "none.jpg", "--in", "{table}"], "none.jpg"),
         (["search", "{query}", "--in", "{table}", "--out", "x.gif"], "x.gif"),
         (["search", "{copy}", "--in", "{table}", "--out", "{copy}"], "copy.jpg is one of the inputs"),
+        (["search", "{query}", "--in", "{table}", "--out", "{copy}"], "copy.jpg is one of the inputs"),
+        (["index", "dedupe", "{table}", "--out", "{copy}"], "copy.jpg is one of the inputs"),
         (["index", "search", "none.index", "{copy}", "--out", "{copy}"], "copy.jpg is one of the inputs"),
         (["index", "search", "none.index", "{query}"], "none.index"),
         (["index", "build", "{folder}", "--from", "{table}"], "there already"),

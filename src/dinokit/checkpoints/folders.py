@@ -47,8 +47,10 @@ def unwritable(path: Path, reason: str | None) -> UserError:
 def hold(folder: Path, work: str) -> Iterator[None]:
     """Make `folder` and keep other processes from it; `UserError` if one is at `work` ("training") there.
 
-    The lock goes with the process, however it ends. A file system that knows no locks holds nobody off.
+    The lock goes with the process, however it ends, and a new folder in which nothing was written goes with it. A file
+    system that knows no locks holds nobody off.
     """
+    new = not folder.exists()
     make_folder(folder)
     try:
         file = (folder / LOCK).open("w")
@@ -62,4 +64,9 @@ def hold(folder: Path, work: str) -> Iterator[None]:
             raise UserError(what, "wait for it, or choose another place with --out") from None
         except OSError:
             pass
-        yield
+        try:
+            yield
+        finally:
+            if new and folder.is_dir() and os.listdir(folder) == [LOCK]:
+                (folder / LOCK).unlink()
+                folder.rmdir()

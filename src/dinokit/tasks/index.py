@@ -86,6 +86,10 @@ class Index(Searchable):
     def __len__(self) -> int:
         return len(self.store)
 
+    def paths(self) -> Iterator[str]:
+        """See `Searchable.paths`."""
+        yield from self.store.columns(["path"]).column("path").to_pylist()
+
     def add(self, pictures: DataSource, track: Track = silent) -> dict[str, Any]:
         """Add pictures: folders, patterns, files or shards; those whose path is there already are renewed.
 

@@ -6,6 +6,7 @@ compared by one product. One that grows is an index (`tasks.index`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,11 @@ class Collection(Searchable):
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def paths(self) -> Iterator[str]:
+        """See `Searchable.paths`."""
+        for batch in self.table.batches(["path"]):
+            yield from batch.column("path").to_pylist()
 
     def search(self, picture: Source, k: int | None = None, rerank: int = 0) -> Hits:
         """The k pictures most like this one; None: 12, or all where there are fewer.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from dinokit.images.read import ReadError, Source, name_of
 from dinokit.inference.backbone import Backbone
 from dinokit.inference.vector_space import Floats, Origin, Seen, Whitening, unit
 from dinokit.tasks.hits import Hits, PictureGroups
+from dinokit.tasks.results import check_not_input
 
 __all__: list[str] = []
 
@@ -47,6 +48,16 @@ class Searchable(ABC):
     @abstractmethod
     def __len__(self) -> int:
         """The number of pictures."""
+
+    @abstractmethod
+    def paths(self) -> Iterator[str]:
+        """Where the pictures lie, one after another."""
+
+    def check_out(self, out: Path) -> None:
+        """Raise `UserError` where a result would be written over one of the pictures."""
+        if out.exists():
+            alike = [path for path in self.paths() if path.endswith(out.name)]
+            check_not_input(out, [base / path for path in alike for base in (Path(), self.place.parent)])
 
     def model(self) -> Backbone:
         """The backbone; `UserError` if the collection was opened without."""

@@ -146,6 +146,8 @@ def search(
     if out is not None:
         check_out(out, ENDINGS, pictures)
     opened = Index(index, opening.backbone(model))
+    if out is not None:
+        opened.check_out(out)
     answer(lambda picture: opened.search(picture, k, rerank, where), pictures, out, json)
 
 
@@ -182,6 +184,8 @@ def dedupe(
     if out is not None:
         check_out(out, ENDINGS, [index])
     opened = open_searchable(index, remove)
+    if out is not None:
+        opened.check_out(out)
     found = opened.duplicates(threshold)
     if out is not None:
         found.save(out)

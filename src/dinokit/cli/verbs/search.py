@@ -68,4 +68,6 @@ def search(
     if out is not None:
         check_out(out, ENDINGS, [*pictures, table])
     collection = Collection(table, opening.backbone(model), tokens=tokens, whiten=whiten, track=track)
+    if out is not None:
+        collection.check_out(out)
     answer(lambda picture: collection.search(picture, k, rerank), pictures, out, json)
