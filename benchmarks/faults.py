@@ -96,8 +96,9 @@ class Worker:
         except EOFError:
             what = "crash"
         self.stop()
+        code = self.process.exitcode
         self._start()
-        return what, "FAILED", 0, f"{what}, exit code {self.process.exitcode}"
+        return what, "FAILED", 0, f"{what}, exit code {code}"
 
     def stop(self) -> None:
         """End the process."""

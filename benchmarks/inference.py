@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ def random_network(name: str) -> Network:
 
 def flops(network: Network, pictures: Tensor) -> int:
     """Floating-point operations of products and convolutions, attention included."""
+    network = deepcopy(network)
     if isinstance(network, VisionTransformer):
         network.use_attention(explicit_attention)  # whose products are counted
     with FlopCounterMode(display=False) as counter:

@@ -2,15 +2,16 @@
 
     python docs/make_pictures.py DATA [NAME...]
 
-DATA: the folder of labelled pictures that `benchmarks` reads. NAME: some of the pictures; without it, all but
-classify.jpg (a head for several labels a picture) and track.jpg (a video made of photographs). Credits stand below the
-pictures in the guides.
+DATA: the folder of labelled pictures that `benchmarks` reads. NAME: some of the pictures; without it, all. Credits
+stand below the pictures in the guides.
 """
 
 import argparse
+import csv
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,11 +20,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import dinokit
+from dinokit.data.coco import read_coco
 
 Picture = NDArray[np.uint8]
 HERE = Path(__file__).parent
 PHOTOS = HERE.parent / "src/dinokit/report/demo_photos"
 CELL, GAP = 243, 12
+OFTEN = 10
+"""Pictures that show a class, for it to be learnt."""
+FRAMES, HEIGHT = 13, 360
 
 
 def run(*arguments: object) -> None:
@@ -83,6 +88,22 @@ def classify(data: Path, work: Path) -> dict[str, Image.Image]:
     return {"classify-confusion": read(work / "confusion.png")}
 
 
+def labels(data: Path, work: Path) -> dict[str, Image.Image]:
+    """What a photograph shows, by a head that learnt from others with several labels each."""
+    known = read_coco(data / "coco_mini/train.json")
+    shown = [{known.categories[one.category] for one in picture.instances} for picture in known.pictures]
+    often = {name for name, count in Counter(name for names in shown for name in names).items() if count >= OFTEN}
+    with (work / "labels.csv").open("w", newline="") as file:
+        rows = (
+            [picture.path, ";".join(sorted(names & often))]
+            for picture, names in zip(known.pictures, shown, strict=True)
+        )
+        csv.writer(file).writerows([["path", "label"], *rows])
+    classifier = dinokit.Classifier(dinokit.load("dinokit_vitt16"))
+    classifier.fit(work / "labels.csv")
+    return {"classify": Image.fromarray(classifier.predict(find(data, 397133)).draw())}
+
+
 def retrieve(data: Path, work: Path) -> dict[str, Image.Image]:
     """What is most like two photographs, among those of COCO."""
     photos, table = data / "coco_mini/train", work / "photos.parquet"
@@ -117,6 +138,39 @@ def match(data: Path, work: Path) -> dict[str, Image.Image]:
     return {"match-homography": stack([wall], 1200), "match-swings": swings}
 
 
+def track(data: Path, work: Path) -> dict[str, Image.Image]:
+    """A laptop over cats and a person over a bathroom: cut out of one photograph, and moved and turned over another."""
+    tracker = dinokit.Tracker(dinokit.load("dinokit_vitt16"))
+    rows = [
+        _follow(tracker, data, (553664, 0), 555705, [(60, 50), (140, 30)], 14),
+        _follow(tracker, data, (790, 7), 540186, [(150, 60), (300, 40)], -8),
+    ]
+    return {"track": stack(rows, 1280)}
+
+
+def _follow(
+    tracker: dinokit.Tracker, data: Path, thing: tuple[int, int], ground: int, way: list[tuple[int, int]], turn: float
+) -> Image.Image:
+    """First, middle and last frame of an object (photograph, number) that goes its way over another photograph."""
+    known = read_coco(data / "coco_mini/train.json")
+    [source] = [picture for picture in known.pictures if picture.path == find(data, thing[0])]
+    mask = Image.fromarray(known.mask(source, source.instances[thing[1]]))
+    piece, cut = Image.open(source.path).convert("RGB").crop(mask.getbbox()), mask.crop(mask.getbbox())
+    below = Image.open(find(data, ground)).convert("RGB")
+    below = below.crop((0, (below.height - HEIGHT) // 2, below.width, (below.height + HEIGHT) // 2))
+    frames, masks = [], []
+    for part in np.linspace(0, 1, FRAMES):
+        place = tuple(round((1 - part) * a + part * b) for a, b in zip(*way, strict=True))
+        frame, objects = below.copy(), Image.new("L", below.size)
+        moved = cut.convert("L").rotate(turn * part, Image.Resampling.BICUBIC)
+        frame.paste(piece.rotate(turn * part, Image.Resampling.BICUBIC), place, moved)
+        objects.paste(moved, place)
+        frames.append(np.asarray(frame))
+        masks.append(np.asarray(objects) > 127)
+    seen = [one.draw() for one in tracker.predict(iter(frames), masks[0])]
+    return Image.fromarray(np.hstack([seen[0], seen[FRAMES // 2], seen[-1]]))
+
+
 def discover(data: Path, work: Path) -> dict[str, Image.Image]:
     """What stands out, segments, colours and alike places of four photographs."""
     discoverer = dinokit.Discoverer(dinokit.load("dinokit_vitt16"))
@@ -127,7 +181,7 @@ def discover(data: Path, work: Path) -> dict[str, Image.Image]:
     return {"discover": grid([[one.draw() for one in row] for row in (*rows, alike)])}
 
 
-MAKERS = (features, classify, retrieve, segment, depth, match, discover)
+MAKERS = (features, classify, labels, retrieve, segment, depth, match, track, discover)
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ import torch
 
 from benchmarks.data import data_folder
 from benchmarks.results import show
+from benchmarks.tasks.models import both_models
 from dinokit.data.object_masks import Labels, read_objects
 from dinokit.data.video import Video, open_video
 from dinokit.heads.propagate import PropagateSettings
@@ -32,7 +33,7 @@ from dinokit.heads.video_scores import TrackScore, score_video
 from dinokit.images.geometry import to_grid
 from dinokit.images.normalize import normalize
 from dinokit.images.read import Picture, read
-from dinokit.inference.backbone import Backbone, load
+from dinokit.inference.backbone import Backbone
 from dinokit.tasks.track import Following, Tracker, frames_that_count, match_masks
 
 TIMED_FRAMES = 12
@@ -131,8 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sequences", nargs="+", default=[])
     options = parser.parse_args()
-    models = {"dinokit_vitt16": load("dinokit_vitt16"), "random weights": load("random:dinokit_vitt16")}
-    rows = measure(models, data_folder(), tuple(options.sequences))
+    rows = measure(both_models(), data_folder(), tuple(options.sequences))
     show(f"J&F on davis, {torch.get_num_threads()} threads", list(rows[0]), [list(row.values()) for row in rows])
 
 

@@ -54,6 +54,12 @@ def test_boxes_of_an_earlier_run_are_kept(folder: Path, capsys: pytest.CaptureFi
     content = json.loads((folder / "found" / "boxes.json").read_text())
     assert [one["file_name"] for one in content["images"]] == ["plane.jpg", "other.png"]
     assert {one["image_id"] for one in content["annotations"]} == {1, 2}
+    (folder / "more").mkdir()
+    shutil.copy(folder / "other.png", folder / "more" / "plane.png")
+    before = (folder / "found" / "plane-mask.png").read_bytes()
+    assert run("more/plane.png --out found", capsys)[0] == 0
+    assert (folder / "found" / "plane-mask.png").read_bytes() == before, "boxes.json has its boxes"
+    assert (folder / "found" / "plane-2-mask.png").read_bytes() == (folder / "found" / "other-mask.png").read_bytes()
     (folder / "found" / "boxes.json").write_text("[1]")
     code, _, wrong = run("plane.jpg --out found", capsys)
     assert code == 2

@@ -8,6 +8,7 @@ import pytest
 from helpers_labels import NAMES, PICTURES, segmentation_folder
 from PIL import Image
 
+from dinokit.checkpoints.folders import hold
 from dinokit.cli.app import main
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -97,3 +98,22 @@ def test_balance_and_augmentation_reach_the_head(tmp_path: Path, capsys: pytest.
         assert run(capsys, "segment", "fit", str(data), "--out", str(out), *QUICK, *options)[0] == 0
         heads.append((out / "head.safetensors").read_bytes())
     assert len(set(heads)) == 3
+
+
+def test_one_training_at_a_time_and_no_folder_for_a_refused_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, head = segmentation_folder(tmp_path / "data"), tmp_path / "head"
+    with hold(head, "training"):
+        code, _, err = run(capsys, "segment", "fit", str(data), "--out", str(head), *QUICK)
+    assert (code, "another process is training in" in err) == (2, True)
+    code, _, err = run(capsys, "segment", "fit", str(tmp_path / "typo"), "--out", str(head), *QUICK)
+    assert code == 2
+    assert not head.exists()
+
+
+def test_a_name_that_no_file_can_have_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "segment", "predict", "n" * 300, PICTURE, "--out", str(tmp_path / "out"))
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "File name too long" in err

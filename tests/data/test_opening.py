@@ -57,6 +57,12 @@ def test_the_first_folder_level_gives_the_labels(tmp_path: Path) -> None:
     assert read(pictures.read_bytes(0)).shape[2] == 3
 
 
+def test_sources_that_overlap_give_each_picture_once(tmp_path: Path) -> None:
+    folder = tree(tmp_path, "1.jpg", "2.jpg")
+    pictures = open_pictures([folder, folder / "1.jpg", str(folder / "*.jpg")])
+    assert [Path(pictures.place(i)).name for i in range(len(pictures))] == ["1.jpg", "2.jpg"]
+
+
 def test_a_picture_beside_the_folders_means_no_labels(tmp_path: Path) -> None:
     pictures = open_pictures(tree(tmp_path, "dog/1.jpg", "2.jpg"))
     assert pictures.classes == ()

@@ -106,6 +106,16 @@ def test_near_duplicates_leave_the_index(index: Index, tmp_path: Path) -> None:
     assert index.duplicates().groups == ()
 
 
+def test_a_path_that_a_table_has_twice_is_one_picture(table: Path, backbone: Backbone, tmp_path: Path) -> None:
+    rows = pq.read_table(table)
+    pq.write_table(pa.concat_tables([rows, rows]), tmp_path / "twice.parquet")
+    doubled = Collection(tmp_path / "twice.parquet", backbone)
+    assert doubled.duplicates().groups == ()
+    index = Index.build(tmp_path / "twice.index", doubled)
+    assert (len(index), index.duplicates().groups) == (5, ())
+    assert index.search(PHOTOS[3], 1).paths == (str(PHOTOS[3]),)
+
+
 def test_cells_of_a_large_index_follow_its_changes(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ivf, "ROWS", 300)
     index.store.put(make_rows(2000, "a"))

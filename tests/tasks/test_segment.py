@@ -282,6 +282,23 @@ def test_masks_without_labels_cannot_be_judged(segmenter: Segmenter, tmp_path: P
         segmenter.evaluate(folder)
 
 
+def test_masks_without_labels_are_left_out(backbone: dinokit.Backbone, data: Path, tmp_path: Path) -> None:
+    folder = segmentation_folder(tmp_path / "data")
+    first = min((folder / "masks").iterdir())
+    whole = Masks(open_pairs(folder))
+    Image.fromarray(np.full_like(np.array(Image.open(first)), IGNORE)).save(first)
+    masks = Masks(open_pairs(folder))
+    assert masks.digest != whole.digest == Masks(open_pairs(data)).digest, "work on others is not gone on with"
+    with pytest.warns(UserWarning, match=rf"{first.name} left out: no labelled pixel"):
+        Segmenter(backbone, size=96).fit(
+            folder, data, settings=FitSettings(steps=12, batch=1), cache=FeatureCache(tmp_path / "cache")
+        )
+    for path in (folder / "masks").iterdir():
+        Image.fromarray(np.full_like(np.array(Image.open(path)), IGNORE)).save(path)
+    with pytest.raises(UserError, match="have no labelled pixel"):
+        Segmenter(backbone, size=96).fit(data, folder, cache=FeatureCache(tmp_path / "cache"))
+
+
 @pytest.mark.parametrize("scales", [(float("nan"),), (0.0,), (-1.0,), ()])
 def test_wrong_scales_are_named(segmenter: Segmenter, scales: tuple[float, ...]) -> None:
     with pytest.raises(UserError, match="scales are"):

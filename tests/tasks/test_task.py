@@ -1,6 +1,7 @@
 """Several jobs on one pass of the backbone."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,16 @@ from helpers_labels import NAMES, PICTURES, segmentation_folder
 from PIL import Image
 
 import dinokit
+from dinokit.data.track import silent
 from dinokit.errors import UserError
 from dinokit.heads.fit import FitSettings
+from dinokit.heads.probe import measure_knn
+from dinokit.images.kinds import Finding
+from dinokit.images.read import ReadError, Source
 from dinokit.inference.backbone import Backbone
 from dinokit.inference.cache import FeatureCache
+from dinokit.inference.embed import EmbedSettings, embed_pictures
+from dinokit.tasks.results import each_readable
 from dinokit.tasks.segment import Segmenter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -106,3 +113,37 @@ def test_jobs_are_found_by_name() -> None:
     assert "MultiTask" in dir(dinokit)
     with pytest.raises(AttributeError):
         dinokit.Nothing  # noqa: B018
+
+
+def test_pictures_are_handed_on_one_by_one_and_broken_ones_left_out() -> None:
+    given: list[int] = []
+
+    def predict(part: Sequence[Source]) -> Iterator[str]:
+        if "broken" in part:
+            raise ReadError("broken", Finding("is broken", ""))
+        for one in part:
+            given.append(len(given))
+            yield f"{one} seen"
+
+    warnings: list[str] = []
+    found = each_readable(predict, ["a", "b", "c", "broken", "d"], warnings.append, together=3)
+    assert next(found) == (0, "a seen")
+    assert given == [0], "the others are not held"
+    assert list(found) == [(1, "b seen"), (2, "c seen"), (4, "d seen")]
+    assert len(warnings) == 1
+
+
+def test_networks_of_one_channel_serve_as_well(tmp_path: Path) -> None:
+    grey = dinokit.load("random:dinokit_vitt16", in_channels=1)
+    matcher = dinokit.Matcher(grey, 96)
+    results = [dinokit.Discoverer(grey, 96).predict(PICTURE), matcher.predict(PICTURE, PICTURE)]
+    drawn = [one.draw() for one in (*results, matcher.locate([[40, 40]], PICTURE, PICTURE))]
+    table = tmp_path / "t.parquet"
+    embed_pictures([str(PICTURE)], table, grey, EmbedSettings(96), lambda items, *_: items, print)
+    drawn.append(dinokit.Collection(table, grey).search(PICTURE).draw())
+    assert all(picture.dtype == np.uint8 and picture.shape[2] == 3 for picture in drawn)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shutil.copy(PICTURE, tmp_path / name)
+    found = measure_knn(grey, bank=str(tmp_path), query=str(tmp_path), k=1, size=96, track=silent)
+    assert found["bank"] == 2

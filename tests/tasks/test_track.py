@@ -192,10 +192,21 @@ def test_the_command_writes_labels_and_goes_on(
     assert "part holds the work of another job (other size)" in err
 
 
+def test_other_frames_are_another_job(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames, command = tmp_path / "frames", f"--mask {place / 'masks' / '00000.png'} --size 64 --out {tmp_path / 'out'}"
+    shutil.copytree(place / "frames", frames)
+    assert run(f"{frames} {command}", capsys)[0] == 0
+    last = max(frames.iterdir())
+    Image.open(last).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(last)
+    code, _, err = run(f"{frames} {command}", capsys)
+    assert code == 2
+    assert "holds the work of another job (other frames_sha256)" in err
+
+
 def test_the_command_writes_videos(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "seen.mp4"
+    out = tmp_path / "new" / "seen.mp4"
     code, _, err = run(f"{place / 'clip.mkv'} --mask {place / 'masks' / '00000.png'} --size 64 --out {out}", capsys)
     assert (code, err) == (0, "")
     frames = list(open_video(out))

@@ -76,8 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _close_output()  # the reader (head, less) has gone: nobody is left to tell
         return 1
     except OSError as error:
-        if error.errno is None or error.filename is not None:
+        if error.errno is None:
             raise
+        if error.filename is not None:
+            return _fail(f"{error.filename}: {error.strerror}")
         _close_output()
         return _fail(f"the output cannot be written ({error.strerror}): make room, or send it elsewhere")
     except (MemoryError, RuntimeError) as error:

@@ -48,15 +48,14 @@ SETTINGS = Learning()
 def head_folder(out: Path) -> Iterator[Path]:
     """Makes the folder of a new head; hands out the file for unfinished work in it, which Ctrl-C is told to keep.
 
-    Raises `UserError` where the folder holds a head already.
+    Raises `UserError` where the folder holds a head already, or another process trains there.
     """
-    from dinokit.checkpoints.folders import make_folder
+    from dinokit.checkpoints.folders import hold
     from dinokit.cli.output import keeping
     from dinokit.heads.saved import check_vacant
 
-    make_folder(out)
     check_vacant(out)
-    with keeping(out):
+    with hold(out, "training"), keeping(out):
         yield out / "progress.pt"
 
 

@@ -40,6 +40,8 @@ Flag = Annotated[bool, Parameter(negative=())]
 """Whether to do what the option is called."""
 Out = Annotated[Path, Parameter(converter=_place)]
 """Where to write."""
+Counts = Annotated[list[Whole], Parameter(consume_multiple=True, negative=())]
+"""Numbers of pictures."""
 Layers = Annotated[list[Whole], Parameter(consume_multiple=True, negative=())]
 """Numbers of blocks."""
 ClassFile = Annotated[Path, Parameter(name="--classes")]

@@ -6,6 +6,7 @@ was measured where there is 0, NaN or infinity.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
 from collections.abc import Sequence
@@ -40,7 +41,13 @@ class Depths(Sequence[DepthMap]):
     def __init__(self, pairs: Pairs, limits: tuple[float, float], track: Track) -> None:
         self.limits = limits
         held = Held(lambda i: _read_for_picture(pairs, i, limits), range(len(pairs)))
-        known = [i for i, depth in enumerate(track(held, len(pairs), "reading depth")) if depth.any()]
+        digest, known = hashlib.sha256(), []
+        for i, depth in enumerate(track(held, len(pairs), "reading depth")):
+            digest.update(depth.tobytes())
+            if depth.any():
+                known.append(i)
+        self.digest = digest.hexdigest()
+        """Of all values: other maps have another."""
         _report(pairs, known, limits)
         self._held = held.part(known)
         self.pairs = pairs.part(known)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import warnings
 from collections.abc import Sequence
 from copy import copy
 
@@ -26,8 +28,13 @@ class Masks(Sequence[Mask]):
     def __init__(self, pairs: Pairs, ignore: int = IGNORE, track: Track = silent, classes: Sequence[str] = ()) -> None:
         self.pairs = pairs
         self._held = Held(lambda i: read_mask(pairs, i, ignore, classes), range(len(pairs)))
-        masks = track(self._held, len(pairs), "reading masks")
-        self.counts = np.stack([np.bincount(mask.ravel(), minlength=IGNORE + 1) for mask in masks])
+        digest, counts = hashlib.sha256(), []
+        for mask in track(self._held, len(pairs), "reading masks"):
+            counts.append(np.bincount(mask.ravel(), minlength=IGNORE + 1))
+            digest.update(mask.tobytes())
+        self.digest = digest.hexdigest()
+        """Of all values: other masks have another."""
+        self.counts = np.stack(counts)
         """[N, 256]: how many pixels of each mask have each value."""
 
     def __len__(self) -> int:
@@ -35,6 +42,17 @@ class Masks(Sequence[Mask]):
 
     def __getitem__(self, i: int) -> Mask:  # type: ignore[override]
         return self._held[i]
+
+    def labelled(self) -> Masks:
+        """Those with a pixel that counts; the others are named in a warning. `UserError` where there is none."""
+        known = self.counts[:, :IGNORE].any(axis=1)
+        if not known.any():
+            raise UserError(f"the masks of {self.pairs.name} have no labelled pixel", "give masks with classes")
+        if not known.all():
+            first, count = self.pairs.map_file(int(known.argmin())).name, int((~known).sum())
+            others = f" and {count - 1} more" if count > 1 else ""
+            warnings.warn(f"{first}{others} left out: no labelled pixel", stacklevel=3)
+        return self.part(np.flatnonzero(known).tolist())
 
     def part(self, indices: Sequence[int]) -> Masks:
         """Those of some of the pictures."""

@@ -5,7 +5,7 @@ says how to be more precise.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dinokit.data.folder import Files, Folder
@@ -36,12 +36,12 @@ def open_pictures(source: DataSource, skipped: SkippedFiles | None = None) -> Pi
 
 
 def _open(sources: Sequence[str | os.PathLike[str]], name: str, skipped: SkippedFiles, others: set[Path]) -> Pictures:
-    """Open `sources` as one set, called `name`."""
+    """Open `sources` as one set, called `name`; where they overlap, a picture is in it once."""
     paths = [path for part in sources for path in resolve(part, others)]
     if len(paths) == 1 and paths[0].is_dir():
         return _open_folder(paths[0], skipped, others)
-    shards = [shard for path in paths for shard in ([path] if is_shard(path) else _shards_in(path))]
-    files = [file for path in paths if not is_shard(path) for file in find_pictures(path, others)]
+    shards = _once(shard for path in paths for shard in ([path] if is_shard(path) else _shards_in(path)))
+    files = _once(file for path in paths if not is_shard(path) for file in find_pictures(path, others))
     if shards and files:
         raise UserError(f"{name} mixes pictures and tar shards", "give one kind at a time")
     return Shards(shards, name, skipped) if shards else Files(files, name, others)
@@ -55,6 +55,10 @@ def _open_folder(path: Path, skipped: SkippedFiles, others: set[Path]) -> Pictur
     if find_pictures(path):
         raise UserError(f"{path} has both pictures and tar shards", f"name one kind, such as '{path}/*.tar'")
     return Shards(shards, str(path), skipped)
+
+
+def _once(paths: Iterable[Path]) -> list[Path]:
+    return list(dict.fromkeys(paths))
 
 
 def _shards_in(path: Path) -> list[Path]:

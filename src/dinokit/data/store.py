@@ -76,12 +76,12 @@ def bytes_needed(count: int, side: int) -> int:
     return count * 3 * side * side
 
 
-def decode_square(data: bytes, side: int, name: str = "") -> tuple[Tensor, float]:
-    """Decode a picture file and squash it: uint8 [3, side, side] and width / height; raises `ReadError`.
+def decode_square(data: bytes, side: int, name: str = "", channels: int = 3) -> tuple[Tensor, float]:
+    """Decode a picture file and squash it: uint8 [C, side, side] and width / height; raises `ReadError`.
 
     Large JPEGs are decoded at a fraction of their size, but never below twice the side.
     """
-    picture = read(data, name, at_least=2 * side)
+    picture = read(data, name, at_least=2 * side, channels=channels)
     height, width = picture.shape[:2]
     return resize(to_tensor(picture), (side, side))[0], width / height
 
@@ -92,6 +92,7 @@ def decode_all(
     threads: int | None = None,
     progress: Progress | None = None,
     skipped: SkippedFiles | None = None,
+    channels: int = 3,
 ) -> SquareStore:
     """Decode a whole set into memory, with `threads` threads (default: one a core).
 
@@ -100,7 +101,7 @@ def decode_all(
     """
     _check_side(side)
     skipped = SkippedFiles() if skipped is None else skipped
-    store = torch.empty(len(pictures), 3, side, side, dtype=torch.uint8)
+    store = torch.empty(len(pictures), channels, side, side, dtype=torch.uint8)
     aspects = torch.empty(len(pictures))
     decode = partial(_decode_into, store, aspects, pictures)
     bad: dict[int, str] = {}
@@ -128,7 +129,7 @@ def _decode_into(store: Tensor, aspects: Tensor, pictures: Pictures, chunk: rang
     problems = []
     for i in chunk:
         try:
-            store[i], aspects[i] = decode_square(pictures.read_bytes(i), store.shape[-1])
+            store[i], aspects[i] = decode_square(pictures.read_bytes(i), store.shape[-1], channels=store.shape[1])
         except ReadError as error:
             problems.append((i, error.reason))
     return problems

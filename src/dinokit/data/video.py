@@ -80,8 +80,11 @@ def is_video(source: object) -> bool:
     """Whether `source` is the path of a video file, told from its first bytes."""
     if not isinstance(source, (str, os.PathLike)) or not os.path.isfile(source):
         return False
-    with open(source, "rb") as file:
-        return explain(file.read(512)) == VIDEO
+    try:
+        with open(source, "rb") as file:
+            return explain(file.read(512)) == VIDEO
+    except OSError:  # whoever reads it as a picture says why
+        return False
 
 
 def _of_pictures(pictures: Iterable[Source]) -> Video:
@@ -138,8 +141,11 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
 
 def _no_video(path: Path) -> UserError:
     """The error for a file that cannot be opened: what it is instead, if its first bytes say so."""
-    with open(path, "rb") as file:
-        found = explain(file.read(512))
+    try:
+        with open(path, "rb") as file:
+            found = explain(file.read(512))
+    except OSError as problem:
+        return UserError(f"{path} cannot be read ({problem.strerror})", "check the file and its permissions")
     if found.reason in ("is a video", "is not a picture", "is damaged"):
         return UserError(f"{path} is damaged or no video", "copy or download it again, or give a folder of frames")
     return ReadError(str(path), found)

@@ -33,14 +33,21 @@ class Augmentation:
     light: float = 0.3
     """Brightness, contrast and saturation: factors of 1 ± this."""
 
-    def draw(self, picture: Picture, values: PixelValues, generator: torch.Generator) -> tuple[Picture, PixelValues]:
-        """A changed picture uint8 [h, w, 3], and the values [h, w] of its pixels."""
+    def draw(
+        self, picture: Picture, values: PixelValues, generator: torch.Generator, unknown: int
+    ) -> tuple[Picture, PixelValues]:
+        """A changed picture uint8 [h, w, 3], and the values [h, w] of its pixels.
+
+        unknown: the value of pixels that say nothing; where all of a crop do, it is not cropped.
+        """
         height, width = picture.shape[:2]
         share, down, across, mirrored, *light = torch.rand(7, generator=generator).tolist()
         side = (self.area[0] + share * (self.area[1] - self.area[0])) ** 0.5
         high, wide = max(round(height * side), 1), max(round(width * side), 1)
         top, left = round(down * (height - high)), round(across * (width - wide))
         window = (slice(top, top + high), slice(left, left + wide))
+        if (values[window] == unknown).all():
+            window = (slice(None), slice(None))
         step = -1 if mirrored < self.mirror else 1
         cut, kept = (np.ascontiguousarray(whole[window][:, ::step]) for whole in (picture, values))
         return self._light(cut, [1 + self.light * (2 * value - 1) for value in light]), kept
@@ -60,9 +67,13 @@ def look_at_chosen(
     chosen: Sequence[int],
     augmentation: Augmentation | None,
     generator: torch.Generator,
+    unknown: int,
 ) -> tuple[list[tuple[Features, ...]], list[PixelValues]]:
-    """Features and values of the chosen pictures of a set: as they are stored, or of changed ones, looked at now."""
+    """Features and values of the chosen pictures of a set: as they are stored, or of changed ones, looked at now.
+
+    unknown: see `Augmentation.draw`.
+    """
     if augmentation is None:
         return [store[i] for i in chosen], [maps[i] for i in chosen]
-    changed = [augmentation.draw(store.picture(i), maps[i], generator) for i in chosen]
+    changed = [augmentation.draw(store.picture(i), maps[i], generator, unknown) for i in chosen]
     return store.look_at([picture for picture, _ in changed]), [values for _, values in changed]

@@ -38,7 +38,7 @@ def class_tokens(
     for first in range(0, len(pictures), _CHUNK):
         part = subset(pictures, range(first, min(first + _CHUNK, len(pictures))))
         try:
-            store = decode_all(part, side, skipped=skipped)
+            store = decode_all(part, side, skipped=skipped, channels=backbone.spec.in_channels)
         except UserError:  # not one of them is readable, and all are noted
             yield torch.empty(0, backbone.embed_dim), torch.empty(0, dtype=torch.int64)
             continue

@@ -1,6 +1,6 @@
 """Pictures for people: colours for classes and numbers, masks over photos, boxes, corresponding points, sheets.
 
-Everything takes and gives uint8 [H, W, 3]; positions are pixels (x, y) with centres at .5.
+Everything gives uint8 [H, W, 3], and takes pictures of any channels; positions are pixels (x, y) with centres at .5.
 """
 
 from __future__ import annotations
@@ -51,11 +51,16 @@ def ramp(values: NDArray[Any], low: float | None = None, high: float | None = No
     return np.round(colours).astype(np.uint8)
 
 
+def in_colour(picture: Pixels) -> Pixels:
+    """A picture [H, W, C] as one of three channels: one is grey, of more than three the first are shown."""
+    return np.repeat(picture[..., :1], 3, axis=-1) if picture.shape[-1] < 3 else picture[..., :3]
+
+
 def blend(picture: Pixels, colours: Pixels, share: float | NDArray[Any] = 0.55) -> Pixels:
     """`colours` [H, W, 3] laid over `picture`; share: of the colours, one number or one a pixel [H, W]."""
     weight = np.asarray(share, dtype=np.float32)
     weight = weight[..., None] if weight.ndim else weight
-    mixed = picture.astype(np.float32) * (1 - weight) + colours.astype(np.float32) * weight
+    mixed = in_colour(picture).astype(np.float32) * (1 - weight) + colours.astype(np.float32) * weight
     return np.asarray(np.round(mixed), dtype=np.uint8)
 
 
@@ -66,7 +71,7 @@ def draw_labels(labels: NDArray[Any], count: int, picture: Pixels) -> Pixels:
 
 def draw_boxes(picture: Pixels, boxes: Sequence[Sequence[float]]) -> Pixels:
     """Boxes (x0, y0, x1, y1) in pixels, each in a colour of its own."""
-    image = Image.fromarray(picture)
+    image = Image.fromarray(in_colour(picture))
     pen = ImageDraw.Draw(image)
     width = max(round(min(image.size) / 160), 2)
     for box, colour in zip(boxes, palette(len(boxes)), strict=True):
@@ -76,7 +81,7 @@ def draw_boxes(picture: Pixels, boxes: Sequence[Sequence[float]]) -> Pixels:
 
 def draw_points(picture: Pixels, points: NDArray[Any], colours: Pixels | None = None) -> Pixels:
     """Points [N, 2] (x, y) as dots with a white rim; colours [N, 3], or one each."""
-    image = Image.fromarray(picture)
+    image = Image.fromarray(in_colour(picture))
     _dot(ImageDraw.Draw(image), points, palette(len(points)) if colours is None else colours, min(image.size))
     return np.array(image)
 
@@ -89,8 +94,8 @@ def draw_pairs(first: Pixels, second: Pixels, starts: NDArray[Any], ends: NDArra
     gap = max(first.shape[1] // 80, 4)
     height = max(first.shape[0], second.shape[0])
     canvas = np.full((height, first.shape[1] + gap + second.shape[1], 3), 255, dtype=np.uint8)
-    canvas[: first.shape[0], : first.shape[1]] = first
-    canvas[: second.shape[0], first.shape[1] + gap :] = second
+    canvas[: first.shape[0], : first.shape[1]] = in_colour(first)
+    canvas[: second.shape[0], first.shape[1] + gap :] = in_colour(second)
     image = Image.fromarray(canvas)
     pen = ImageDraw.Draw(image)
     kept = np.ones(len(starts), dtype=bool) if good is None else np.asarray(good, dtype=bool)
@@ -123,7 +128,7 @@ def sheet(pictures: Sequence[Pixels], captions: Sequence[str] = (), columns: int
 
 def thumbnail(picture: Pixels, side: int) -> Pixels:
     """The picture, reduced where it is larger so that it fits into a square of `side` pixels."""
-    image = Image.fromarray(picture)
+    image = Image.fromarray(in_colour(picture))
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return np.array(image)
 
@@ -131,7 +136,7 @@ def thumbnail(picture: Pixels, side: int) -> Pixels:
 def beside(pictures: Sequence[Pixels], gap: int = 8) -> Pixels:
     """Pictures of one height beside each other, with white between them."""
     space = np.full((pictures[0].shape[0], gap, 3), 255, dtype=np.uint8)
-    return np.concatenate([part for picture in pictures for part in (picture, space)][:-1], axis=1)
+    return np.concatenate([part for picture in pictures for part in (in_colour(picture), space)][:-1], axis=1)
 
 
 def legend(names: Sequence[str], colours: Pixels, width: int) -> Pixels:

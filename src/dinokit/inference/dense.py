@@ -33,7 +33,7 @@ from dinokit.data.opening import open_pictures
 from dinokit.data.track import Track
 from dinokit.errors import UserError
 from dinokit.inference.backbone import Backbone
-from dinokit.inference.jobs import JOB, check_numbers, claim, describe_job
+from dinokit.inference.jobs import JOB, check_numbers, check_unused, claim, describe_job
 from dinokit.inference.stream import Seen, Stream
 
 MANIFEST = "features.jsonl"
@@ -84,7 +84,7 @@ def write_features(
     pictures = open_pictures(list(sources), skipped)
     size, bytes_per_pixel = settings.size or backbone.info.image_size, 2 * backbone.embed_dim / backbone.patch_size**2
     stream = Stream(pictures, backbone, size, settings.batch_size, take_patches, bytes_per_pixel)
-    _check_vacant(out)
+    check_unused(out)
     with hold(out, "at work"):
         claim(out, describe_job(pictures, backbone, size, format=settings.format))
         folder = _Folder(out, settings.format)
@@ -233,9 +233,3 @@ def _write_rest(stream: Stream[PatchMap], folder: _Folder, track: Track) -> None
         seen = (one for chunk in chunks for one in chunk)
         for one in track(seen, total, "writing features", folder.done):
             folder.add(stream.pictures.place(folder.done), one)
-
-
-def _check_vacant(out: Path) -> None:
-    """Raise `UserError` for a folder that holds files but no job of this kind."""
-    if out.is_dir() and not (out / JOB).exists() and any(not path.name.startswith(".") for path in out.iterdir()):
-        raise UserError(f"--out {out} holds other files", "name a new folder")

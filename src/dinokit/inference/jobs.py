@@ -54,6 +54,13 @@ def describe_job(pictures: Pictures, backbone: Backbone, size: int, **options: s
     }
 
 
+def check_unused(folder: Path) -> None:
+    """Raise `UserError` for a folder that holds files but no job."""
+    visible = (path for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else iter(())
+    if any(visible) and not (folder / JOB).exists():
+        raise UserError(f"--out {folder} holds other files", "name a new folder")
+
+
 def claim(folder: Path, job: Mapping[str, Any]) -> None:
     """Make the folder this job's, or check that it is; `UserError` if it belongs to another job."""
     path = folder / JOB

@@ -80,6 +80,13 @@ def check_finite(layers: Sequence[Features], name: str) -> None:
         raise UserError(f"the features of {name} are not finite", "take --precision fp32, or check the model")
 
 
+def look_at(backbone: Backbone, picture: Picture, look: Look, name: str) -> PictureFeatures:
+    """Look at a picture that is read. Raises `ReadError` and `UserError` with its `name` as `read_pictures`."""
+    [layers] = backbone.encode_layers([lay_out_view(backbone, picture, look, name)], look.layers, tile=look.tile)
+    check_finite(layers, name)
+    return PictureFeatures(picture, layers)
+
+
 def read_pictures(
     backbone: Backbone, sources: Sequence[Source], look: Look, batch_size: int = 16
 ) -> Iterator[PictureFeatures]:

@@ -1,6 +1,6 @@
 """The objective without prototypes: views agree with the teacher's, and the coding rate holds pictures apart.
 
-It learns several times as much as prototypes in a minute of a small run. The same is asked of masked patches and of
+It learns much faster than prototypes in a small run. The same is asked of masked patches and of
 patches that both global crops show. Sources: SimDINO (arXiv 2502.10385); matched patches: VICRegL (arXiv 2210.01571).
 """
 

@@ -189,7 +189,7 @@ class Classifier(PictureTask[Classification]):
             "cells": self.pooling.cells,
         }
         if isinstance(head, NeighbourClassifier):
-            settings |= {"k": head.k, "sharpness": head.sharpness, "bank": len(head.bank)}
+            settings |= {"k": head.k, "sharpness": head.sharpness}
         save_head(Path(folder), "classify", self.backbone, settings, head.state_dict())
 
     @classmethod

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from dinokit.checkpoints.folders import make_folder, unwritable
 from dinokit.checkpoints.save import write_atomically
 from dinokit.images.charts import draw_bars
 from dinokit.images.read import Picture
-from dinokit.tasks.results import check_name
+from dinokit.tasks.results import check_name, write_csv
 
 
 @dataclass(frozen=True)
@@ -105,12 +104,3 @@ def prediction_table(out: Path | None, classes: Sequence[str]) -> Iterator[Calla
             file.flush()
 
         yield add
-
-
-def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write a table, whole or not at all."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode("utf-8", "replace"))

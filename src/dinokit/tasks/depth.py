@@ -142,13 +142,13 @@ class DepthEstimator(PictureTask[Depth]):
         material: Material[Any] = Material(
             examples=len(train),
             batch=lambda chosen, generator: batch(
-                *look_at_chosen(stores[0], train, chosen, augmentation, generator), generator
+                *look_at_chosen(stores[0], train, chosen, augmentation, generator, 0), generator
             ),
             loss=loss,
             score=lambda head: -score_head(head, stores[1], checked).rmse,
         )
         candidates = {str(self.plan.kind): Candidate(self._build_head(settings.seed), settings.lr)}
-        asked = f"{self.backbone.fingerprint} {data} {validation} {self.look} {self.plan} {augmentation}"
+        asked = f"{self.backbone.fingerprint} {train.digest} {checked.digest} {self.look} {self.plan} {augmentation}"
         fitted = Fit(candidates, material, settings, keep, asked).run(track)
         assert isinstance(fitted.head, BinnedDepth)
         self.head = fitted.head

@@ -23,7 +23,6 @@ from dinokit.tasks.discover_results import (
     write_coco,
 )
 from dinokit.tasks.results import each_readable, free_names, save_picture
-from dinokit.tasks.task import BATCH
 
 __all__: list[str] = []
 
@@ -31,6 +30,8 @@ What = Literal["foreground", "segments", "colours", "similar"]
 """What may be sought."""
 BOXES = "boxes.json"
 _PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+_TOGETHER = 4
+"""Pictures that are looked at together, which are held as they are: 72 MB for 24 megapixels."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,13 @@ def discover_files(
         if videos:
             raise UserError(f"{videos[0]} is a video among others", "give one video alone, or pictures")
         sources = _readable(sources, warn)
-    names = free_names(sources, out, _ENDINGS[settings.what])
     boxes = read_found(out / BOXES) if settings.what == "foreground" else {}
+    places = list(dict.fromkeys([*boxes, *map(str, sources)]))  # those found before keep their names
+    names = dict(zip(places, free_names(places, out, _ENDINGS[settings.what]), strict=True))
     try:
         for i, result in track(_results(discoverer, sources, settings, warn), len(sources), "discovering"):
             path = str(sources[i])
-            row: dict[str, Any] = {"path": path, "files": _write(result, out, names[i])}
+            row: dict[str, Any] = {"path": path, "files": _write(result, out, names[path])}
             if isinstance(result, Discovery):
                 boxes[path] = result.found
                 row |= {"boxes": result.boxes.round(2).tolist(), "scores": result.box_scores.round(4).tolist()}
@@ -122,7 +124,7 @@ def _results(
 ) -> Iterator[tuple[int, Any]]:
     """The number and the result of each picture; those that cannot be looked at alone are told to `warn`."""
     if settings.what == "foreground":
-        return each_readable(discoverer.predict_each, sources, warn, BATCH)
+        return each_readable(discoverer.predict_each, sources, warn, _TOGETHER)
     if settings.what == "similar":
         return each_readable(lambda part: (discoverer.similar(one, settings.point) for one in part), sources, warn)
     return enumerate(_of_set(discoverer, sources, settings))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -13,14 +11,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from dinokit.checkpoints.names import printable
 from dinokit.checkpoints.save import write_atomically
 from dinokit.data.reopen import reopen
 from dinokit.images.draw import Pixels, sheet
 from dinokit.images.read import ReadError, read
-from dinokit.tasks.results import check_name
+from dinokit.tasks.results import check_name, save_picture, write_csv
 
 __all__ = ["Hits", "PictureGroups"]
 
@@ -142,18 +139,14 @@ def save_hits(path: str | Path, rows: Sequence[dict[str, Any]], shown: Sequence[
 
 
 def _save(path: str | Path, draw: Any, content: dict[str, Any], table: list[list[str]]) -> None:
-    path, out = Path(path), io.BytesIO()
+    path = Path(path)
     check_name(path, ENDINGS)
     if path.suffix.lower() == ".json":
-        out.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
+        write_atomically(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
     elif path.suffix.lower() == ".csv":
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(table)
-        out.write(text.getvalue().encode("utf-8", "replace"))
+        write_csv(path, table[0], table[1:])
     else:
-        kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
-        Image.fromarray(draw()).save(out, kind, quality=90)
-    write_atomically(path, out.getvalue())
+        save_picture(path, draw())
 
 
 def _tile(path: str, folder: Path, side: int) -> Pixels:

@@ -207,12 +207,14 @@ def _schema(collection: Collection) -> pa.Schema:
 
 
 def _rows(collection: Collection, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """The rows of the table with their vectors as they are compared."""
-    first = 0
+    """The rows of the table with their vectors as they are compared; of several with one path the first."""
+    first, paths = 0, set[str]()
     for batch in collection.table.batches([name for name in schema.names if name != VECTOR]):
-        vectors = collection.vectors.rows[first : first + len(batch)].numpy()
+        new = [path not in paths and not paths.add(path) for path in batch.column("path").to_pylist()]  # type: ignore[func-returns-value]
+        vectors = collection.vectors.rows[first : first + len(batch)].numpy()[new]
+        kept = batch.filter(pa.array(new))
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
-        columns = [column if name == VECTOR else batch.column(name) for name in schema.names]
+        columns = [column if name == VECTOR else kept.column(name) for name in schema.names]
         yield pa.RecordBatch.from_arrays(columns, schema=schema)
         first += len(batch)
 

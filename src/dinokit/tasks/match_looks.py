@@ -27,7 +27,7 @@ from dinokit.images.local_search import search_locally, shrink
 from dinokit.images.read import Picture
 from dinokit.images.warp import warp
 from dinokit.inference.backbone import Backbone
-from dinokit.inference.layers import Look, PictureFeatures, check_finite, lay_out_view
+from dinokit.inference.layers import Look, look_at
 from dinokit.tasks.match_results import Flags, Floats, Matches
 
 __all__: list[str] = []
@@ -86,13 +86,11 @@ class Fit:
 
 def see(backbone: Backbone, look: Look, picture: Picture, name: str) -> Seen:
     """Look at a picture. Raises `UserError` with its `name` where it cannot be compared."""
-    [layers] = backbone.encode_layers([lay_out_view(backbone, picture, look, name)], look.layers, tile=look.tile)
-    check_finite(layers, name)
-    seen = PictureFeatures(picture, layers)
+    seen = look_at(backbone, picture, look, name)
     if min(seen.grid.rows, seen.grid.cols) < FEWEST:
         what = f"at this size {name} has {seen.grid.rows} x {seen.grid.cols} cells"
         raise UserError(what, "too few to compare: give a larger --size")
-    return Seen(picture, seen.grid, describe([features.patches[0] for features in layers]))
+    return Seen(picture, seen.grid, describe([features.patches[0] for features in seen.layers]))
 
 
 def match_cells(one: Seen, other: Seen, ratio: float = 1.0) -> Matches:

@@ -5,7 +5,6 @@ Points are pixels (x, y) of the pictures as they were given, centres at .5.
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from PIL import Image
 from dinokit.checkpoints.save import write_atomically
 from dinokit.images.draw import beside, blend, draw_pairs, draw_points, palette, ramp
 from dinokit.images.read import Picture
-from dinokit.tasks.results import check_name, save_picture
+from dinokit.tasks.results import check_name, save_picture, write_csv
 
 __all__ = ["Homography", "Located", "MatchScore", "Matches"]
 
@@ -207,11 +206,8 @@ def _save(path: Path, draw: Callable[[], Picture], columns: Columns, arrays: Col
     check_name(path, ENDINGS)
     kind = path.suffix.lower()
     if kind == ".csv":
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(columns)
-        table.writerows(zip(*([f"{value:.7g}" for value in column] for column in columns.values()), strict=True))
-        return write_atomically(path, text.getvalue().encode())
+        values = ([f"{value:.7g}" for value in column] for column in columns.values())
+        return write_csv(path, columns, zip(*values, strict=True))
     if kind != ".npz":
         return save_picture(path, draw())
     content = io.BytesIO()

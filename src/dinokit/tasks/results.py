@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -30,6 +32,15 @@ def save_labels(path: Path, labels: NDArray[np.uint8], colours: Picture) -> None
     image = Image.fromarray(labels, mode="P")
     image.putpalette(np.asarray(colours, dtype=np.uint8).tobytes())
     return save_image(path, image, (".png",))
+
+
+def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a table, whole or not at all."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode("utf-8", "replace"))
 
 
 def save_array(path: Path, values: NDArray[Any]) -> None:
@@ -86,12 +97,12 @@ def free_names(sources: Sequence[Source], out: Path, endings: Sequence[str]) -> 
     """
     make_folder(out)
     names: dict[str, None] = {}
+    counts: Counter[str] = Counter()
     for number, source in enumerate(sources):
-        stem = Path(source).stem if isinstance(source, (str, os.PathLike)) else f"picture-{number}"
-        name, count = stem, 1
+        stem = name = Path(source).stem if isinstance(source, (str, os.PathLike)) else f"picture-{number}"
         while name in names:
-            count += 1
-            name = f"{stem}-{count}"
+            counts[stem] += 1
+            name = f"{stem}-{counts[stem] + 1}"
         names[name] = None
     _check_not_among((out / f"{name}{ending}" for name in names for ending in endings), sources)
     return list(names)
@@ -124,7 +135,8 @@ def each_readable(
         while attempts:
             numbers = attempts.pop(0)
             try:
-                found = list(predict([sources[i] for i in numbers]))
+                for result in predict([sources[i] for i in numbers]):
+                    yield numbers.pop(0), result
             except ReadError as error:
                 if len(numbers) > 1:
                     attempts = [[i] for i in numbers]
@@ -133,8 +145,6 @@ def each_readable(
                 if failures == len(sources):
                     raise
                 warn(f"{error.message}; skipped ({error.hint})" if error.hint else f"{error.message}; skipped")
-            else:
-                yield from zip(numbers, found, strict=True)
 
 
 def predict_files(

@@ -117,7 +117,7 @@ class Searchable(ABC):
         return (PLAIN_DUPLICATE if self.whitening is None else DUPLICATE) if given is None else given
 
     def grouped(self, groups: Sequence[Sequence[Entry]], threshold: float) -> PictureGroups:
-        """Groups of entries as paths, the largest picture of each first."""
+        """Groups of entries as paths, each once, the largest picture of each first."""
         ordered = [sorted(group, key=lambda entry: -int(entry["width"]) * int(entry["height"])) for group in groups]
-        paths = tuple(tuple(str(entry["path"]) for entry in group) for group in ordered)
-        return PictureGroups(paths, threshold, self.place.parent)
+        paths = [tuple(dict.fromkeys(str(entry["path"]) for entry in group)) for group in ordered]
+        return PictureGroups(tuple(group for group in paths if len(group) > 1), threshold, self.place.parent)

@@ -33,10 +33,10 @@ from dinokit.heads.segmentation_scores import ConfusionMatrix, SegmentationScore
 from dinokit.images.cells import PixelMap
 from dinokit.images.draw import draw_labels, legend, palette
 from dinokit.images.geometry import Size
-from dinokit.images.read import Picture, Source, read
+from dinokit.images.read import Picture, Source, name_of, read
 from dinokit.inference.backbone import Backbone, load
 from dinokit.inference.cache import FeatureCache
-from dinokit.inference.layers import Look, PictureFeatures, layer_widths, read_pictures
+from dinokit.inference.layers import Look, PictureFeatures, layer_widths, look_at
 from dinokit.inference.stored_features import StoredFeatures
 from dinokit.tasks.results import save_labels
 from dinokit.tasks.task import PictureTask
@@ -120,7 +120,7 @@ class Segmenter(PictureTask[Segmentation]):
         material = Material(
             examples=len(train),
             batch=lambda chosen, generator: _draw(
-                *look_at_chosen(stores[0], train, chosen, augmentation, generator), generator
+                *look_at_chosen(stores[0], train, chosen, augmentation, generator, IGNORE), generator
             ),
             loss=partial(_loss, weights),
             score=lambda head: _score(head, stores[1], checked, classes).miou,
@@ -128,7 +128,7 @@ class Segmenter(PictureTask[Segmentation]):
         for store in stores[1:] if augmentation else stores:
             store.prepare(track)
         candidates = {"linear": Candidate(self._build_head(len(classes), settings.seed), settings.lr)}
-        asked = (self.backbone.fingerprint, str(data), str(validation), ignore, balance, augmentation)
+        asked = (self.backbone.fingerprint, train.digest, checked.digest, balance, augmentation)
         fitted = Fit(candidates, material, settings, keep, repr((*asked, self.look, classes))).run(track)
         assert isinstance(fitted.head, LinearDenseHead)
         self.head, self.classes = fitted.head, classes
@@ -146,14 +146,13 @@ class Segmenter(PictureTask[Segmentation]):
         wrong = [scale for scale in scales if not 0.01 <= scale <= 100]
         if wrong or not scales:
             raise UserError(f"scales are {list(scales)}", "give some from 0.01 to 100, such as 0.75 1 1.25")
-        whole = read(picture, channels=self.backbone.spec.in_channels)
+        whole, name = read(picture, channels=self.backbone.spec.in_channels), name_of(picture)
         found = []
         for mirrored in (False, True) if flip else (False,):
             view = whole[:, ::-1].copy() if mirrored else whole
             for scale in scales:
                 look = replace(self.look, size=_scaled(self.look.size, scale, whole))
-                [seen] = read_pictures(self.backbone, [view], look)
-                found.append(self._outputs(seen, mirrored))
+                found.append(self._outputs(look_at(self.backbone, view, look, name), mirrored))
         return self._decide(found, whole)
 
     def evaluate(
@@ -165,9 +164,7 @@ class Segmenter(PictureTask[Segmentation]):
         track: Track = silent,
     ) -> SegmentationScore:
         """Intersection over union on pictures with masks. Raises as `fit`, and for values that are no class."""
-        masks = Masks(open_pairs(data), ignore, track, self.classes)
-        if not masks.counts[:, :IGNORE].any():
-            raise UserError(f"the masks of {data} have no labelled pixel", "give masks with classes")
+        masks = Masks(open_pairs(data), ignore, track, self.classes).labelled()
         store = StoredFeatures(self.backbone, masks.pairs, self.look, cache or FeatureCache())
         return _score(self._trained(), store, masks, self.classes, track)
 
@@ -256,10 +253,11 @@ def _open_sets(
     """What is learnt from, what it is judged on, and the classes of both."""
     masks = Masks(open_pairs(data), ignore, track)
     classes = name_classes(masks)
+    masks = masks.labelled()
     if validation is None:
         rest, tenth = hold_out(masks.pairs, seed)
         return masks.part(rest), masks.part(tenth), classes
-    return masks, Masks(open_pairs(validation), ignore, track, classes), classes
+    return masks, Masks(open_pairs(validation), ignore, track, classes).labelled(), classes
 
 
 def class_weights(pixels: NDArray[np.integer], balance: float) -> Tensor:

@@ -17,15 +17,16 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from dinokit.checkpoints.folders import check_folder, hold
+from dinokit.checkpoints.folders import hold
 from dinokit.checkpoints.save import save_tensors, write_atomically
+from dinokit.data.listing import find_pictures
 from dinokit.data.object_masks import Labels, read_objects
 from dinokit.data.track import Track
 from dinokit.data.video import VIDEO_SUFFIXES, Video, open_video, video_writer
 from dinokit.errors import UserError
 from dinokit.heads.propagate import Memory
-from dinokit.inference.jobs import JOB, claim
-from dinokit.tasks.results import check_not_input
+from dinokit.inference.jobs import check_unused, claim
+from dinokit.tasks.results import check_out
 from dinokit.tasks.track import Following, Tracker
 
 STATE = ".state.safetensors"
@@ -46,13 +47,12 @@ def write_tracks(
     video, labels = open_video(source), read_objects(mask)
     following = Following(tracker, labels)
     if out.suffix.lower() in VIDEO_SUFFIXES:
-        check_not_input(out, [source, mask])
-        check_folder(out.parent)
+        check_out(out, tuple(VIDEO_SUFFIXES), [source, mask])
         frames, continued = _write_video(following, video, out, track), 0
     else:
         if out.suffix and not out.is_dir():
             raise UserError(f"{out} is no video that can be written", "let it end in .mp4 or .mkv, or name a folder")
-        _check_vacant(out)
+        check_unused(out)  # frames, say, which labels of their names would replace
         with hold(out, "tracking"):
             claim(out, _describe(tracker, source, labels))
             frames = continued = _finished(out, video)
@@ -62,12 +62,6 @@ def write_tracks(
                     say(f"going on after {continued} frames")
                 frames = _write_folder(following, video, out, track)
     return {"frames": frames, "continued": continued, "objects": len(following.objects), "out": str(out)}
-
-
-def _check_vacant(out: Path) -> None:
-    """Raise `UserError` for a folder with other files, such as frames, which labels of their names would replace."""
-    if out.is_dir() and not (out / JOB).exists() and any(not path.name.startswith(".") for path in out.iterdir()):
-        raise UserError(f"--out {out} holds other files", "name a new folder")
 
 
 def _write_video(following: Following, video: Video, out: Path, track: Track) -> int:
@@ -102,6 +96,7 @@ def _describe(tracker: Tracker, source: str, labels: Labels) -> dict[str, Any]:
     info, settings = tracker.backbone.info, tracker.settings
     return {
         "video": os.path.abspath(source),
+        "frames_sha256": _stamp(source),
         "mask_sha256": hashlib.sha256(f"{labels.shape}".encode() + labels.tobytes()).hexdigest(),
         "model": info.name,
         "weights_sha256": info.weights_sha256,
@@ -109,6 +104,13 @@ def _describe(tracker: Tracker, source: str, labels: Labels) -> dict[str, Any]:
         "size": str(tracker.look.size),
         "settings": {**vars(settings), "smooth": tracker.smooth},
     }
+
+
+def _stamp(source: str) -> str:
+    """What changes with the file of a video, or with its frames: names, sizes and times."""
+    files = [source] if os.path.isfile(source) else find_pictures(source)
+    stamps = [(os.path.basename(file), (about := os.stat(file)).st_size, about.st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(stamps).encode()).hexdigest()
 
 
 def _store(following: Following, path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dinokit.cli.learning import head_folder
 from dinokit.cli.models import AUTO, BUNDLED, Model, Opening, published_classes, refuse_published
-from dinokit.cli.options import ClassFile, Json, Layers, Out, Pixels, Whole
+from dinokit.cli.options import ClassFile, Counts, Json, Out, Pixels, Whole
 from dinokit.cli.verb import JOBS, Verb
 from dinokit.errors import UserError
 
@@ -211,7 +211,7 @@ def fewshot(
     /,
     *,
     test: str,
-    counts: Layers | None = None,
+    counts: Counts | None = None,
     draws: Whole = 5,
     method: Literal["logistic", "knn"] = "logistic",
     model: Model = BUNDLED,
