@@ -16,6 +16,11 @@ from benchmarks.tasks.models import both_models
 FILE = RESULTS / "tasks.json"
 
 
+def _done() -> dict[str, Any]:
+    """What was measured before."""
+    return dict(json.loads(FILE.read_text())) if FILE.exists() else {}
+
+
 def main() -> None:
     names = [module.name for module in iter_modules(tasks.__path__) if module.name not in ("__main__", "models")]
     parser = argparse.ArgumentParser(description=tasks.__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -26,13 +31,14 @@ def main() -> None:
     models, data = both_models(chosen.model), data_folder()
     fingerprint = models[chosen.model].fingerprint
     for name in chosen.jobs or names:
-        done: dict[str, Any] = json.loads(FILE.read_text()) if FILE.exists() else {}
+        done = _done()
         job = import_module(f"benchmarks.tasks.{name}")
         weights = "any" if getattr(job, "ANY_MODEL", False) else fingerprint
         if chosen.again or done.get(name, {}).get("weights") != weights:
             started = time.perf_counter()
             rows = job.measure(models, data)
             seconds = round(time.perf_counter() - started)
+            done = _done()  # others may measure other jobs meanwhile
             done[name] = {"weights": weights, "machine": describe(), "seconds": seconds, "rows": rows}
             FILE.write_text(json.dumps(dict(sorted(done.items())), indent=1, allow_nan=False) + "\n", encoding="utf-8")
         show_rows(done[name]["rows"])
