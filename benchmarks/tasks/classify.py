@@ -3,8 +3,8 @@
     python -m benchmarks.tasks.classify
 
 Classical: histograms of oriented gradients with a histogram of colours (Dalal and Triggs 2005). Everything ends in the
-same logistic regression. Size and cells of each network are those of `LOOKS` whose cross-validation on the training
-part is best; the test part decides nothing.
+same logistic regression. What is read of each network is the one of `LOOKS` whose cross-validation on the training part
+is best; the test part decides nothing.
 """
 
 from collections.abc import Mapping
@@ -29,8 +29,8 @@ from dinokit.inference.layers import layer_widths
 from dinokit.tasks.classify import Classifier
 
 SETS = ("caltech101", "rsscn7")
-LOOKS = ((160, 1), (256, 4))
-"""Side in pixels, and cells of the pooling."""
+LOOKS = ((160, Pooling(4, 1)), (256, Pooling(4, 4)), (256, Pooling(4, 8, -4)))
+"""Side in pixels, and what is read."""
 FEW, DRAWS = 5, 3
 
 
@@ -56,17 +56,17 @@ def gradients(pictures: Labelled) -> Examples:
 
 def _best_look(name: str, model: str, backbone: Backbone, train: Labelled, test: Labelled) -> dict[str, Any]:
     cache = FeatureCache()
-    found: dict[tuple[int, int], tuple[float, Classifier, Examples]] = {}
-    for size, cells in LOOKS:
-        classifier = Classifier(backbone, size, features=Pooling(4, cells))
+    found: dict[tuple[int, Pooling], tuple[float, Classifier, Examples]] = {}
+    for size, pooling in LOOKS:
+        classifier = Classifier(backbone, size, features=pooling)
         widths = tuple(layer_widths(backbone, classifier.look.layers))
         known = Examples(classifier.vectors(train, cache), train.targets(), classifier.pooling, widths)
         score = fit_logistic(known, None, silent).score
-        print(f"{name}, {model} at {size} px, {cells} cells: {score:.1f} % in cross-validation", flush=True)
-        found[size, cells] = (score, classifier, known)
-    (size, cells), (_, classifier, known) = max(found.items(), key=lambda item: item[1][0])
+        print(f"{name}, {model} at {size} px, {pooling}: {score:.1f} % in cross-validation", flush=True)
+        found[size, pooling] = (score, classifier, known)
+    (size, pooling), (_, classifier, known) = max(found.items(), key=lambda item: item[1][0])
     judged = Examples(classifier.vectors(test, cache), test.targets(), classifier.pooling, known.widths)
-    return _row(name, model, f"{size} px, {cells} x {cells}", known, judged)
+    return _row(name, model, f"{size} px, {pooling.cells} x {pooling.cells}, block {pooling.layer}", known, judged)
 
 
 def _row(name: str, what: str, look: str, train: Examples, test: Examples) -> dict[str, Any]:

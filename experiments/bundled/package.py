@@ -44,13 +44,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="from the first after the packaged model to the last")
     parser.add_argument("--size", type=int, required=True, help="reading size chosen on the held-out tenth")
+    parser.add_argument("--map-layer", type=int, default=-1, help="block with the sharpest maps")
     options = parser.parse_args()
     last = options.runs[-1]
     model = load_model(last)
     save_model(
         bundled_folder(NAME),
         model.network.state_dict(),
-        replace(model.info, name=NAME, image_size=options.size),
+        replace(model.info, name=NAME, image_size=options.size, map_layer=options.map_layer),
         torch.float16,
     )
     save_tensors(HERE / HEADS, load_file(last / "model" / HEADS), torch.float16)

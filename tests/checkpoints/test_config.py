@@ -49,6 +49,7 @@ EDITS: dict[str, list[Edit]] = {
     "base": [rope("base", value) for value in VALUES["base"]],
     "normalize": [rope("normalize", value) for value in ("none", ["max"])],
     "image_size": [top("image_size", value) for value in (0, -5, 10**9, "224", 2.5)],
+    "map_layer": [top("map_layer", value) for value in (12, -13, "8", 2.5)],
     "std": [top("std", value) for value in VALUES["std"]],
     "damaged": [top("mean", value) for value in VALUES["mean"]],
     "network": [top("network", value) for value in VALUES["network"]] + [lambda config: config.pop("network")],

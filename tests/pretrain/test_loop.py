@@ -62,7 +62,8 @@ def test_a_run_learns_and_leaves_a_model_that_loads(tmp_path: Path, objective: s
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6]
     assert {"loss", "rank", "variance", "lr", "images_per_second"} <= lines[-1].keys()
-    assert load_model(tmp_path).info.image_size == 32
+    info = load_model(tmp_path).info
+    assert (info.image_size, info.map_layer) == (32, 2 * info.spec.depth // 3)
 
 
 INTERRUPTED = {

@@ -14,6 +14,7 @@ from dinokit.backbones.catalog import spec_of
 from dinokit.backbones.features import Features, Grid
 from dinokit.backbones.network import Spec
 from dinokit.checkpoints.load import load_model
+from dinokit.checkpoints.model import ModelInfo
 from dinokit.cli.app import main
 from dinokit.errors import UserError
 from dinokit.inference.backbone import Backbone
@@ -33,11 +34,17 @@ class MeanColours(Backbone):
     def spec(self) -> Spec:
         return spec_of("dinokit_vitt16")
 
-    def encode_views(self, views: Sequence[View], batch_size: int = 16, tile: int | None = None) -> list[Features]:
+    @property
+    def info(self) -> ModelInfo:  # type: ignore[override]
+        return ModelInfo("colours", self.spec)
+
+    def encode_layers(
+        self, views: Sequence[View], layers: Sequence[int], batch_size: int = 16, tile: int | None = None
+    ) -> list[tuple[Features, ...]]:
         [view] = views
         self.shapes.append(tuple(view.pixels.shape[1:]))
         patches = adaptive_avg_pool2d(view.pixels.float(), (4, 6)).permute(1, 2, 0)[None]
-        return [Features(patches.mean((1, 2)), patches[:, 0, :0], patches, Grid(4, 6, (view.size,)))]
+        return [(Features(patches.mean((1, 2)), patches[:, 0, :0], patches, Grid(4, 6, (view.size,))),) * len(layers)]
 
 
 def save(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (96, 64)) -> Path:

@@ -32,6 +32,8 @@ class ModelInfo:
     statistics: Statistics = IMAGENET
     image_size: int = 224
     """Short side in pixels at which the model is read unless a size is given."""
+    map_layer: int = -1
+    """The block whose patches make the sharpest maps, from 0 or negative from the end: what is shown to people."""
     weights_sha256: str = ""
     assumptions: tuple[str, ...] = ()
     """What the files could not tell and was assumed."""
@@ -48,6 +50,7 @@ class ModelInfo:
             "mean": list(self.statistics.mean),
             "std": list(self.statistics.std),
             "image_size": self.image_size,
+            "map_layer": self.map_layer,
             "weights_sha256": self.weights_sha256,
         }
 
@@ -89,7 +92,7 @@ def info_from_config(config: Any, where: str) -> ModelInfo:
         raise UserError(f"{where} lacks {problem}", "save the model again") from None
     except (TypeError, ValueError, OverflowError, UserError) as problem:
         raise UserError(f"{where} is damaged ({problem})", "save the model again") from None
-    return check_info(ModelInfo(printable(name), spec, statistics, size, digest), where)
+    return check_info(ModelInfo(printable(name), spec, statistics, size, config.get("map_layer", -1), digest), where)
 
 
 def _spec_from_config(kind: Any, network: dict[str, Any]) -> Spec:
@@ -106,6 +109,9 @@ def check_info(info: ModelInfo, where: str) -> ModelInfo:
     """`info` itself, or a `UserError` that names what of its picture statistics and size cannot be."""
     if type(info.image_size) is not int or not 1 <= info.image_size <= MAX_SIDE:
         raise UserError(f"{where}: image_size is {str(info.image_size)[:60]!r}", f"give 1 to {MAX_SIDE} pixels")
+    depth = info.spec.depth
+    if type(info.map_layer) is not int or not -depth <= info.map_layer < depth:
+        raise UserError(f"{where}: map_layer is {str(info.map_layer)[:60]!r}", f"give a block from 0 to {depth - 1}")
     for name, values in (("mean", info.statistics.mean), ("std", info.statistics.std)):
         if not all(math.isfinite(value) and (name == "mean" or value > 0) for value in values):
             raise UserError(f"{where}: {name} is {list(values)}", "give finite numbers, those of std above 0")

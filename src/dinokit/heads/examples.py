@@ -19,7 +19,7 @@ class Examples:
     targets: NDArray[np.bool_]
     pooling: Pooling
     widths: tuple[int, ...]
-    """Of the features of each block that is pooled; those of a ConvNeXt differ."""
+    """Of the features of each block that is read; those of a ConvNeXt differ."""
     several: bool = False
     """Whether a picture may have several labels, or none."""
 
@@ -29,7 +29,9 @@ class Examples:
 
     def columns(self, part: Pooling) -> slice:
         """Where the vector of `part`, with fewer blocks or without the patches, lies in these."""
-        blocks = self.pooling.blocks
-        assert part.blocks <= blocks
-        assert part.cells in (0, self.pooling.cells)
-        return slice(sum(self.widths[: blocks - part.blocks]), sum(self.widths) + part.cells**2 * self.widths[-1])
+        whole = self.pooling
+        assert part.blocks <= whole.blocks
+        assert part.cells in (0, whole.cells)
+        tokens = self.widths[-whole.blocks :]
+        end = sum(tokens) + part.cells**2 * self.widths[whole.layer]
+        return slice(sum(tokens[: whole.blocks - part.blocks]), end)

@@ -1,7 +1,8 @@
 """From the features of a picture's last blocks to one vector: the input of everything that classifies.
 
-Class tokens of the last blocks, then means of the last block's patches (DINOv3, section 6.1.2; one mean, as published,
-or one for each of cells x cells parts of the picture, which keep where things are).
+Class tokens of the last blocks, then means of a block's patches (DINOv3, section 6.1.2: one mean, of the last block; or
+one for each of cells x cells parts of the picture, which keep where things are; an earlier block knows more of form and
+less of meaning).
 """
 
 from __future__ import annotations
@@ -24,23 +25,25 @@ class Pooling:
     """Last blocks whose class tokens it has."""
     cells: int = 1
     """Patches as the means of cells x cells parts; 1 is the mean of all, 0 leaves them out."""
+    layer: int = -1
+    """The block whose patches these are, counted from the end."""
 
     def __post_init__(self) -> None:
-        for name, least in (("blocks", 1), ("cells", 0)):
+        for name, least, most in (("blocks", 1, 64), ("cells", 0, 64), ("layer", -64, -1)):
             value = getattr(self, name)
-            if not isinstance(value, int) or not least <= value <= 64:
-                raise UserError(f"{name} is {value!r}", f"give a whole number from {least} to 64")
+            if not isinstance(value, int) or not least <= value <= most:
+                raise UserError(f"{name} is {value!r}", f"give a whole number from {least} to {most}")
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The blocks, counted from the end."""
-        return tuple(range(-self.blocks, 0))
+        """The blocks that are read, counted from the end."""
+        return tuple(range(min(-self.blocks, self.layer if self.cells else -1), 0))
 
     def vector(self, layers: Sequence[Features]) -> Tensor:
         """The vectors [B, F] in float32 from the features of `layers`; F is D (blocks + cells ** 2)."""
         parts = [features.cls.float() for features in layers[-self.blocks :]]
         if self.cells:
-            parts.append(mean_cells(layers[-1].patches, self.cells).flatten(1))
+            parts.append(mean_cells(layers[self.layer].patches, self.cells).flatten(1))
         return torch.cat(parts, dim=1)
 
 

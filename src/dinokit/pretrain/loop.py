@@ -70,7 +70,8 @@ class Pretraining:
     ) -> None:
         self.recipe, self.pictures, self.run_folder = recipe, pictures, run
         self.device = device or torch.device("cpu")
-        self.info = replace(start.info, image_size=recipe.crops.global_size, assumptions=())
+        sharpest = 2 * start.info.spec.depth // 3  # later patches tell where they lie (docs/model-card.md)
+        self.info = replace(start.info, image_size=recipe.crops.global_size, map_layer=sharpest, assumptions=())
         self.schedules = recipe.schedules()
         self.networks = self._build_networks(trainable(start), start_source)
         self.optimizer = self._build_optimizer()

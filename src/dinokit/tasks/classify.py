@@ -187,6 +187,7 @@ class Classifier(PictureTask[Classification]):
             "size": self.look.size[0],  # type: ignore[index]
             "blocks": self.pooling.blocks,
             "cells": self.pooling.cells,
+            "layer": self.pooling.layer,
         }
         if isinstance(head, NeighbourClassifier):
             settings |= {"k": head.k, "sharpness": head.sharpness}
@@ -199,7 +200,7 @@ class Classifier(PictureTask[Classification]):
         backbone = load(backbone_of(folder)) if backbone is None else backbone
         settings, state = load_head(folder, "classify", backbone)
         with interpreting(folder):
-            pooling = Pooling(settings["blocks"], settings["cells"])
+            pooling = Pooling(settings["blocks"], settings["cells"], settings.get("layer", -1))
             classifier = cls(backbone, settings["size"], settings["method"], pooling)
             head = _empty_head(settings, state)
             names, several = tuple(map(str, settings["classes"])), bool(settings["several"])
@@ -244,11 +245,19 @@ class Classifier(PictureTask[Classification]):
 
 
 def default_features(
-    backbone: Backbone, method: Method, blocks: int | None = None, cells: int | None = None
+    backbone: Backbone, method: Method, blocks: int | None = None, cells: int | None = None, layer: int | None = None
 ) -> Pooling:
-    """What `method` reads unless it is said: as published, the class token for neighbours, more for linear heads."""
+    """What `method` reads unless it is said: as published, the class token for neighbours, more for linear heads.
+
+    layer: see `Pooling`, but from 0, or negative from the end. Raises `UserError` for one that there is not, and where
+    no patches are read.
+    """
     usual = Pooling(1, 0) if method == "knn" else Pooling(min(4, backbone.depth), 1)
-    return Pooling(usual.blocks if blocks is None else blocks, usual.cells if cells is None else cells)
+    blocks, cells = usual.blocks if blocks is None else blocks, usual.cells if cells is None else cells
+    if layer is not None and not cells:
+        raise UserError("layer is of the patches, which are not read", "give cells, 1 or more")
+    [block] = Look((-1 if layer is None else layer,)).of(backbone).layers
+    return Pooling(blocks, cells, block - backbone.depth)
 
 
 def _open(data: str | os.PathLike[str] | Labelled) -> Labelled:

@@ -50,8 +50,9 @@ class Discoverer(PictureTask[Discovery]):
     """Finds what stands out in a picture; and segments, colours and alike places.
 
     size: at which pictures are looked at, see `Backbone.encode`. layer: the block whose patches are read (from 0;
-    negative from the end; None: the last but one). threshold: the cosine above which two patches are linked, -1 to 1;
-    None: the median of each picture. refine: edges follow those of the pixels (needs the extra "edges").
+    negative from the end; None: the one that makes the sharpest maps, as the model says). threshold: the cosine above
+    which two patches are linked, -1 to 1; None: the median of each picture. refine: edges follow those of the pixels
+    (needs the extra "edges").
     """
 
     def __init__(
@@ -66,8 +67,7 @@ class Discoverer(PictureTask[Discovery]):
             raise UserError(f"threshold is {threshold}", "give a cosine between -1 and 1")
         if refine:
             opencv()  # missing, it is said before the work
-        last_but_one = max(backbone.depth - 2, 0)
-        super().__init__(backbone, Look((last_but_one if layer is None else layer,), size))
+        super().__init__(backbone, Look((backbone.info.map_layer if layer is None else layer,), size))
         self.threshold, self.refine = threshold, refine
 
     def predict_each(self, pictures: Sequence[Source], batch_size: int = BATCH) -> Iterator[Discovery]:

@@ -37,7 +37,7 @@ from dinokit.tasks.match_results import Floats, Homography, Located, Matches, Ma
 
 __all__ = ["Matcher"]
 
-SIZE, LAYERS, RATIO = 768, (-1,), 0.9
+SIZE, RATIO = 768, 0.9
 """Chosen on warped photographs, see docs/match.md."""
 
 Pair = tuple[Source, Source, NDArray[np.float64]]
@@ -48,23 +48,24 @@ class Matcher:
     """Finds corresponding places of two pictures.
 
     size: at which pictures are looked at (short side, (height, width) or "native"); larger is finer and slower. layers:
-    blocks whose features are compared, side by side if several. ratio: matches are kept whose distance, 1 - cosine, is
-    at most this share of that of the best cell elsewhere; 1 keeps all. refine: whether places are then searched pixel
-    by pixel. Raises `UserError` for a block that there is not, and for a ratio that is none.
+    blocks whose features are compared, side by side if several; none: the one that makes the sharpest maps. ratio:
+    matches are kept whose distance, 1 - cosine, is at most this share of that of the best cell elsewhere; 1 keeps all.
+    refine: whether places are then searched pixel by pixel. Raises `UserError` for a block that there is not, and for a
+    ratio that is none.
     """
 
     def __init__(
         self,
         backbone: Backbone,
         size: Size = SIZE,
-        layers: Sequence[int] = LAYERS,
+        layers: Sequence[int] = (),
         ratio: float = RATIO,
         refine: bool = True,
     ) -> None:
         if not 0 < ratio <= 1:
             raise UserError(f"ratio is {ratio!r}", f"give a number above 0, at most 1, such as {RATIO}")
         self.backbone = backbone
-        self.look = Look(tuple(layers), size).of(backbone)
+        self.look = Look(tuple(layers) or (backbone.info.map_layer,), size).of(backbone)
         self.ratio, self.refine = ratio, refine
 
     def predict(self, first: Source, second: Source) -> Matches:

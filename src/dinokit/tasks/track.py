@@ -88,7 +88,7 @@ class Tracker:
         smooth: bool = True,
     ) -> None:
         self.backbone = backbone
-        self.look = Look((-1,), size).of(backbone)
+        self.look = Look((backbone.info.map_layer,), size).of(backbone)
         self.settings = SETTINGS if settings is None else settings
         self.smooth = smooth
 

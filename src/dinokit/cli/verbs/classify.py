@@ -47,6 +47,7 @@ def fit(
     size: Pixels | None = None,
     blocks: Whole | None = None,
     cells: Whole | None = None,
+    layer: int | None = None,
     k: Whole | None = None,
     steps: Whole | None = None,
     seed: Whole | None = None,
@@ -73,6 +74,9 @@ def fit(
     cells
         Patches are read as the means of this many times as many parts of the picture: 1 is the mean of all, 4 keeps
         where things are, 0 leaves them out. Without it 1, for knn 0.
+    layer
+        The block whose patches are read, from 0, or negative from the end; without it the last. Those before it know
+        more of form and less of meaning.
     k
         Of knn: number of neighbours; without it 20, or all where there are fewer.
     steps
@@ -91,7 +95,7 @@ def fit(
             raise UserError(f"{name} belongs to the method linear", "leave it out, or take --method linear")
     with head_folder(out) as keep:
         backbone = opening.backbone(model)
-        classifier = Classifier(backbone, size, method, default_features(backbone, method, blocks, cells))
+        classifier = Classifier(backbone, size, method, default_features(backbone, method, blocks, cells, layer))
         found = classifier.fit(data, validation, settings=probe_settings(steps, seed), k=k, track=track, keep=keep)
         classifier.save(out)
     text = f"{found.describe(classifier.several)}; the head is in {out}"

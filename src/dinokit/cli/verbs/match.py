@@ -56,7 +56,8 @@ def match(
     size
         Short side in pixels at which the pictures are looked at; larger is finer and takes longer.
     layers
-        Blocks whose features are compared, negative from the end; without it, the last.
+        Blocks whose features are compared, negative from the end; without it, the one that makes the
+        sharpest maps, as the model says.
     ratio
         Keep matches whose distance is at most this share of the next best one's; 1 keeps all.
     refine
@@ -65,7 +66,7 @@ def match(
         Print one JSON object: matches; or matrix, inliers, matches; or points, x1 y1 x2 y2 score of each.
     """
     from dinokit.cli.output import put_result
-    from dinokit.tasks.match import LAYERS, RATIO, SIZE, Matcher
+    from dinokit.tasks.match import RATIO, SIZE, Matcher
     from dinokit.tasks.match_results import ENDINGS
     from dinokit.tasks.results import check_out
 
@@ -74,7 +75,7 @@ def match(
     if homography and point:
         raise UserError("--homography and --point were both given", "run the command twice")
     kept = RATIO if ratio is None else ratio
-    matcher = Matcher(opening.backbone(model), size or SIZE, layers or LAYERS, kept, refine)
+    matcher = Matcher(opening.backbone(model), size or SIZE, layers or (), kept, refine)
     result: Any = matcher.locate(point, first, second) if point else None
     if result is None:
         result = matcher.homography(first, second) if homography else matcher.predict(first, second)
