@@ -52,6 +52,7 @@ def test_boxes_of_an_earlier_run_are_kept(folder: Path, capsys: pytest.CaptureFi
     for picture in ("plane.jpg", "other.png", "plane.jpg"):
         assert run(f"{picture} --out found", capsys)[0] == 0
     content = json.loads((folder / "found" / "boxes.json").read_text())
+    assert [one["maps"] for one in content["images"]] == ["plane", "other"]
     assert [one["file_name"] for one in content["images"]] == ["plane.jpg", "other.png"]
     assert {one["image_id"] for one in content["annotations"]} == {1, 2}
     (folder / "more").mkdir()
@@ -60,6 +61,15 @@ def test_boxes_of_an_earlier_run_are_kept(folder: Path, capsys: pytest.CaptureFi
     assert run("more/plane.png --out found", capsys)[0] == 0
     assert (folder / "found" / "plane-mask.png").read_bytes() == before, "boxes.json has its boxes"
     assert (folder / "found" / "plane-2-mask.png").read_bytes() == (folder / "found" / "other-mask.png").read_bytes()
+    content = json.loads((folder / "found" / "boxes.json").read_text())
+    first = {path.name: path.read_bytes() for path in (folder / "found").glob("*-mask.png")}
+    content["images"] = [one for one in content["images"] if one["file_name"] != "plane.jpg"]
+    left = {one["id"] for one in content["images"]}
+    content["annotations"] = [one for one in content["annotations"] if one["image_id"] in left]
+    (folder / "found" / "boxes.json").write_text(json.dumps(content))
+    assert run("more/plane.png --out found", capsys)[0] == 0
+    again = {path.name: path.read_bytes() for path in (folder / "found").glob("*-mask.png")}
+    assert again == first, "it keeps its name, whatever became of the other"
     (folder / "found" / "boxes.json").write_text("[1]")
     code, _, wrong = run("plane.jpg --out found", capsys)
     assert code == 2

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import IO
 
 from dinokit.errors import UserError
 
@@ -51,22 +52,31 @@ def hold(folder: Path, work: str) -> Iterator[None]:
     system that knows no locks holds nobody off.
     """
     new = not folder.exists()
-    make_folder(folder)
-    try:
-        file = (folder / LOCK).open("w")
-    except OSError as problem:
-        raise unwritable(folder, problem.strerror) from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            what = f"another process is {work} in {folder}"
-            raise UserError(what, "wait for it, or choose another place with --out") from None
-        except OSError:
-            pass
+    with _lock(folder, work):
         try:
             yield
         finally:
             if new and folder.is_dir() and os.listdir(folder) == [LOCK]:
                 (folder / LOCK).unlink()
                 folder.rmdir()
+
+
+def _lock(folder: Path, work: str) -> IO[str]:
+    """The locked file of the folder, which is made."""
+    make_folder(folder)
+    path = folder / LOCK
+    try:
+        file = path.open("w")
+    except OSError as problem:
+        raise unwritable(folder, problem.strerror) from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            raise BlockingIOError  # it went with the folder of another process, meanwhile
+    except BlockingIOError:
+        file.close()
+        what = f"another process is {work} in {folder}"
+        raise UserError(what, "wait for it, or choose another place with --out") from None
+    except OSError:
+        pass
+    return file

@@ -59,9 +59,10 @@ def load_model(source: str | Path, **overrides: Any) -> LoadedModel:
     a folder of dinokit, transformers or timm; a run folder; a `.safetensors` or `.pth` file in any of these layouts or
     Meta's, by path or https address; `random:NAME` or `random:NAME:SEED` for an untrained network.
     overrides: what a file cannot tell: fields of the spec such as `norm_eps`, of its `RopeSpec` such as
-    `rope_normalize`, and `mean`, `std` (a number each channel, for values from 0 to 1), `image_size` (pixels). What is
-    assumed instead is said by an `AssumptionWarning` and kept in `info.assumptions`. `in_channels` makes a network for
-    pictures of another number of channels, as `channels.fit_channels` says.
+    `rope_normalize`, and `mean`, `std` (a number each channel, for values from 0 to 1), `image_size` (pixels),
+    `map_layer` (see `ModelInfo`). What is assumed instead is said by an `AssumptionWarning` and kept in
+    `info.assumptions`. `in_channels` makes a network for pictures of another number of channels, as
+    `channels.fit_channels` says.
     Raises `UserError` for a name, file or weights that cannot be used.
     """
     text = str(source)

@@ -20,7 +20,7 @@ FORMAT = "dinokit-1"
 MAX_SIDE = 16384
 """The largest picture side, in pixels, that a model may ask for by itself."""
 _KINDS: dict[str, type[Spec]] = {"vit": ViTSpec, "convnext": ConvNeXtSpec}
-_ABOUT = ("mean", "std", "image_size")
+_ABOUT = ("mean", "std", "image_size", "map_layer")
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,8 @@ def check_info(info: ModelInfo, where: str) -> ModelInfo:
 
 def override(info: ModelInfo, changes: Mapping[str, Any], where: str) -> ModelInfo:
     """`info` with properties replaced by name: fields of its spec, `rope_` + a field of `RopeSpec`, `mean`, `std`,
-    `image_size`. Another `in_channels` brings statistics of as many channels. `UserError` for an unknown name or an
-    impossible value.
+    `image_size`, `map_layer`. Another `in_channels` brings statistics of as many channels. `UserError` for an unknown
+    name or an impossible value.
     """
     spec = check_spec(override_spec(info.spec, {n: value for n, value in changes.items() if n not in _ABOUT}), where)
     channels = spec.in_channels
@@ -130,8 +130,8 @@ def override(info: ModelInfo, changes: Mapping[str, Any], where: str) -> ModelIn
         values = {name: _numbers(changes.get(name, getattr(suited, name)), name, channels) for name in ("mean", "std")}
     except (TypeError, ValueError, OverflowError) as problem:
         raise UserError(f"{where}: {problem}", "give one for each channel of the pictures") from None
-    size = changes.get("image_size", info.image_size)
-    return check_info(replace(info, spec=spec, statistics=Statistics(**values), image_size=size), where)
+    about = {name: changes.get(name, getattr(info, name)) for name in ("image_size", "map_layer")}
+    return check_info(replace(info, spec=spec, statistics=Statistics(**values), **about), where)
 
 
 def override_spec(spec: Spec, changes: Mapping[str, Any]) -> Spec:

@@ -66,7 +66,7 @@ class ColumnsHead(nn.Module):
 
 def inputs_of(whole: Pooling) -> list[Pooling]:
     """The inputs that take part: one block or all of them, with the patches and without."""
-    found = [Pooling(blocks, cells, whole.layer) for blocks in (1, whole.blocks) for cells in (0, whole.cells)]
+    found = [replace(whole, blocks=blocks, cells=cells) for blocks in (1, whole.blocks) for cells in (0, whole.cells)]
     return list(dict.fromkeys(found))
 
 

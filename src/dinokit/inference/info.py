@@ -22,6 +22,7 @@ def describe_model(model: LoadedModel, device: str = "auto", precision: str = "a
         "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
         **_describe_spec(spec),
         "image_size": info.image_size,
+        "map_layer": info.map_layer,
         "mean": list(info.statistics.mean),
         "std": list(info.statistics.std),
         "weights_sha256": info.weights_sha256 or "none (random)",

@@ -255,7 +255,7 @@ def default_features(
     usual = Pooling(1, 0) if method == "knn" else Pooling(min(4, backbone.depth), 1)
     blocks, cells = usual.blocks if blocks is None else blocks, usual.cells if cells is None else cells
     if layer is not None and not cells:
-        raise UserError("layer is of the patches, which are not read", "give cells, 1 or more")
+        raise UserError("layer is of the patches, and none are read", "leave it out, or set cells to 1 or more")
     [block] = Look((-1 if layer is None else layer,)).of(backbone).layers
     return Pooling(blocks, cells, block - backbone.depth)
 

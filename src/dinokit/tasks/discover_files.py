@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -81,14 +81,16 @@ def discover_files(
             raise UserError(f"{videos[0]} is a video among others", "give one video alone, or pictures")
         sources = _readable(sources, warn)
     boxes = read_found(out / BOXES) if settings.what == "foreground" else {}
-    places = list(dict.fromkeys([*boxes, *map(str, sources)]))  # those found before keep their names
-    names = dict(zip(places, free_names(places, out, _ENDINGS[settings.what]), strict=True))
+    names = {path: one.name for path, one in boxes.items() if one.name}
+    new = [source for source in dict.fromkeys(sources) if str(source) not in names]
+    given = free_names(new, out, _ENDINGS[settings.what], tuple(names.values()))
+    names |= dict(zip(map(str, new), given, strict=True))
     try:
         for i, result in track(_results(discoverer, sources, settings, warn), len(sources), "discovering"):
             path = str(sources[i])
             row: dict[str, Any] = {"path": path, "files": _write(result, out, names[path])}
             if isinstance(result, Discovery):
-                boxes[path] = result.found
+                boxes[path] = replace(result.found, name=names[path])
                 row |= {"boxes": result.boxes.round(2).tolist(), "scores": result.box_scores.round(4).tolist()}
                 if not len(result.boxes):
                     warn(f"nothing stands out in {path}")

@@ -137,6 +137,8 @@ class FoundBoxes:
     boxes: list[list[float]]
     """(x0, y0, x1, y1) in pixels each."""
     scores: list[float]
+    name: str = ""
+    """What its maps are called."""
 
 
 def read_found(path: Path) -> dict[str, FoundBoxes]:
@@ -145,7 +147,10 @@ def read_found(path: Path) -> dict[str, FoundBoxes]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        found = {one["id"]: FoundBoxes((one["height"], one["width"]), [], []) for one in content["images"]}
+        found = {
+            one["id"]: FoundBoxes((one["height"], one["width"]), [], [], Path(one.get("maps", "")).name)
+            for one in content["images"]
+        }
         for place in content["annotations"]:
             x, y, width, height = place["bbox"]
             found[place["image_id"]].boxes.append([x, y, x + width, y + height])
@@ -160,7 +165,8 @@ def write_coco(path: Path, found: Mapping[str, FoundBoxes]) -> None:
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
     for number, (name, one) in enumerate(found.items(), start=1):
-        images.append({"id": number, "file_name": name, "height": one.size[0], "width": one.size[1]})
+        about = {"id": number, "file_name": name, "height": one.size[0], "width": one.size[1]}
+        images.append(about | ({"maps": one.name} if one.name else {}))
         for (x0, y0, x1, y1), score in zip(one.boxes, one.scores, strict=True):
             box = [round(side, 2) for side in (x0, y0, x1 - x0, y1 - y0)]
             place = {"id": len(annotations) + 1, "image_id": number, "category_id": 1, "bbox": box}

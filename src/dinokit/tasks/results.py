@@ -89,14 +89,14 @@ def save_image(path: Path, image: Image.Image, endings: tuple[str, ...]) -> None
     write_atomically(path, content.getvalue())
 
 
-def free_names(sources: Sequence[Source], out: Path, endings: Sequence[str]) -> list[str]:
+def free_names(sources: Sequence[Source], out: Path, endings: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
     """A name for the results of each picture in the folder `out`, which is made: of its file, none of them twice.
 
-    -2, ... is added where another has the name. endings: of the files that a name gets. Raises `UserError` where the
-    folder cannot be written, or such a file is one of the pictures.
+    -2, ... is added where another has the name. endings: of the files that a name gets. taken: names of others.
+    Raises `UserError` where the folder cannot be written, or such a file is one of the pictures.
     """
     make_folder(out)
-    names: dict[str, None] = {}
+    names: dict[str, None] = dict.fromkeys(taken)
     counts: Counter[str] = Counter()
     for number, source in enumerate(sources):
         stem = name = Path(source).stem if isinstance(source, (str, os.PathLike)) else f"picture-{number}"
@@ -105,7 +105,7 @@ def free_names(sources: Sequence[Source], out: Path, endings: Sequence[str]) -> 
             name = f"{stem}-{counts[stem] + 1}"
         names[name] = None
     _check_not_among((out / f"{name}{ending}" for name in names for ending in endings), sources)
-    return list(names)
+    return list(names)[len(set(taken)) :]
 
 
 class Drawable(Protocol):

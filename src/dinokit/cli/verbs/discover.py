@@ -63,8 +63,7 @@ def discover(
     threshold
         Cosine above which two patches belong together, for the foreground; without it, the median of the picture.
     layer
-        Block whose patches are compared, negative from the end; without it, the one that the model
-        says makes the sharpest maps.
+        Block whose patches are compared, negative from the end; without it, map_layer of the model (dinokit info).
     size
         Short side in pixels at which the pictures are looked at; larger shows finer maps and takes longer.
     json

@@ -56,8 +56,8 @@ def match(
     size
         Short side in pixels at which the pictures are looked at; larger is finer and takes longer.
     layers
-        Blocks whose features are compared, negative from the end; without it, the one that makes the
-        sharpest maps, as the model says.
+        Blocks whose features are compared, negative from the end; without it, map_layer of the model
+        (dinokit info).
     ratio
         Keep matches whose distance is at most this share of the next best one's; 1 keeps all.
     refine
