@@ -152,6 +152,13 @@ def test_impossible_poolings_are_refused(blocks: int, cells: int) -> None:
         Pooling(blocks, cells)
 
 
+def test_an_earlier_block_is_of_patches_that_are_read() -> None:
+    with pytest.raises(UserError, match="layer is of the patches, and none are read"):
+        Pooling(1, 0, -5)
+    with pytest.raises(UserError, match="layer is 8: give a whole number from -64 to -1"):
+        Pooling(4, 4, 8)
+
+
 def test_a_better_strength_is_found_behind_worse_ones() -> None:
     targets = np.eye(2, dtype=bool)[np.zeros(10, dtype=int)]
     right = dict(zip(STRENGTHS, (3, 2, 2, 6, 8, 7, 7, 7, 9), strict=False))

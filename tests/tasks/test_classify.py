@@ -23,7 +23,7 @@ from dinokit.heads.fit import FitSettings
 from dinokit.heads.pooling import Pooling
 from dinokit.heads.published_heads import POOLING
 from dinokit.inference.cache import FeatureCache
-from dinokit.tasks.classify import Classifier
+from dinokit.tasks.classify import Classifier, default_features
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZE = 96
@@ -75,6 +75,23 @@ def test_each_method_learns_and_survives_saving(
     one, other = (each.predict(data / "test" / "train" / "0.jpg") for each in (made, again))
     assert np.allclose(one.probabilities, other.probabilities)  # type: ignore[union-attr]
     assert one.probabilities.sum() == pytest.approx(1, abs=1e-5)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("method", ["logistic", "linear"])
+def test_patches_of_an_earlier_block(
+    method: str, backbone: dinokit.Backbone, data: Path, cache: FeatureCache, tmp_path: Path
+) -> None:
+    pooling = default_features(backbone, method, 2, 2, layer=7)  # type: ignore[arg-type]
+    assert (pooling, pooling.layers) == (Pooling(2, 2, -5), (-5, -4, -3, -2, -1))
+    made = Classifier(backbone, SIZE, method, pooling)  # type: ignore[arg-type]
+    made.fit(data / "train", cache=cache, settings=QUICK if method == "linear" else None)
+    picture = data / "test" / "train" / "0.jpg"
+    assert made.evaluate(data / "test", cache=cache).top1 > 60
+    made.save(tmp_path / "head")
+    again = Classifier.load(tmp_path / "head", backbone)
+    assert again.pooling == made.pooling
+    one, other = (each.predict(picture) for each in (made, again))
+    assert np.allclose(one.probabilities, other.probabilities)  # type: ignore[union-attr]
 
 
 def test_several_labels(backbone: dinokit.Backbone, data: Path, cache: FeatureCache, tmp_path: Path) -> None:

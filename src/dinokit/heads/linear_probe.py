@@ -66,7 +66,8 @@ class ColumnsHead(nn.Module):
 
 def inputs_of(whole: Pooling) -> list[Pooling]:
     """The inputs that take part: one block or all of them, with the patches and without."""
-    found = [replace(whole, blocks=blocks, cells=cells) for blocks in (1, whole.blocks) for cells in (0, whole.cells)]
+    patches = ((0, -1), (whole.cells, whole.layer))
+    found = [Pooling(blocks, cells, layer) for blocks in (1, whole.blocks) for cells, layer in patches]
     return list(dict.fromkeys(found))
 
 

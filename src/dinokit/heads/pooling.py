@@ -33,11 +33,13 @@ class Pooling:
             value = getattr(self, name)
             if not isinstance(value, int) or not least <= value <= most:
                 raise UserError(f"{name} is {value!r}", f"give a whole number from {least} to {most}")
+        if self.layer != -1 and not self.cells:
+            raise UserError("layer is of the patches, and none are read", "leave it out, or set cells to 1 or more")
 
     @property
     def layers(self) -> tuple[int, ...]:
         """The blocks that are read, counted from the end."""
-        return tuple(range(min(-self.blocks, self.layer if self.cells else -1), 0))
+        return tuple(range(min(-self.blocks, self.layer), 0))
 
     def vector(self, layers: Sequence[Features]) -> Tensor:
         """The vectors [B, F] in float32 from the features of `layers`; F is D (blocks + cells ** 2)."""

@@ -249,13 +249,10 @@ def default_features(
 ) -> Pooling:
     """What `method` reads unless it is said: as published, the class token for neighbours, more for linear heads.
 
-    layer: see `Pooling`, but from 0, or negative from the end. Raises `UserError` for one that there is not, and where
-    no patches are read.
+    layer: see `Pooling`, but from 0, or negative from the end. Raises `UserError` for one that there is not.
     """
     usual = Pooling(1, 0) if method == "knn" else Pooling(min(4, backbone.depth), 1)
     blocks, cells = usual.blocks if blocks is None else blocks, usual.cells if cells is None else cells
-    if layer is not None and not cells:
-        raise UserError("layer is of the patches, and none are read", "leave it out, or set cells to 1 or more")
     [block] = Look((-1 if layer is None else layer,)).of(backbone).layers
     return Pooling(blocks, cells, block - backbone.depth)
 

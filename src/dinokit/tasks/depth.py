@@ -148,7 +148,8 @@ class DepthEstimator(PictureTask[Depth]):
             score=lambda head: -score_head(head, stores[1], checked).rmse,
         )
         candidates = {str(self.plan.kind): Candidate(self._build_head(settings.seed), settings.lr)}
-        asked = f"{self.backbone.fingerprint} {train.digest} {checked.digest} {self.look} {self.plan} {augmentation}"
+        sources = f"{data} {validation} {train.digest} {checked.digest}"
+        asked = f"{self.backbone.fingerprint} {sources} {self.look} {self.plan} {augmentation}"
         fitted = Fit(candidates, material, settings, keep, asked).run(track)
         assert isinstance(fitted.head, BinnedDepth)
         self.head = fitted.head

@@ -210,7 +210,10 @@ def _rows(collection: Collection, schema: pa.Schema) -> Iterator[pa.RecordBatch]
     """The rows of the table with their vectors as they are compared; of several with one path the first."""
     first, paths = 0, set[str]()
     for batch in collection.table.batches([name for name in schema.names if name != VECTOR]):
-        new = [path not in paths and not paths.add(path) for path in batch.column("path").to_pylist()]  # type: ignore[func-returns-value]
+        names = batch.column("path").to_pylist()
+        places = {name: place for place, name in reversed(list(enumerate(names)))}
+        new = [name not in paths and places[name] == place for place, name in enumerate(names)]
+        paths.update(names)
         vectors = collection.vectors.rows[first : first + len(batch)].numpy()[new]
         kept = batch.filter(pa.array(new))
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])

@@ -128,7 +128,15 @@ class Segmenter(PictureTask[Segmentation]):
         for store in stores[1:] if augmentation else stores:
             store.prepare(track)
         candidates = {"linear": Candidate(self._build_head(len(classes), settings.seed), settings.lr)}
-        asked = (self.backbone.fingerprint, train.digest, checked.digest, balance, augmentation)
+        asked = (
+            self.backbone.fingerprint,
+            str(data),
+            str(validation),
+            train.digest,
+            checked.digest,
+            balance,
+            augmentation,
+        )
         fitted = Fit(candidates, material, settings, keep, repr((*asked, self.look, classes))).run(track)
         assert isinstance(fitted.head, LinearDenseHead)
         self.head, self.classes = fitted.head, classes
