@@ -2,9 +2,9 @@
 
     python -m benchmarks.tasks.classify
 
-Classical: histograms of oriented gradients with a histogram of colours (Dalal and Triggs 2005). Everything ends in the
-same logistic regression. What is read of each network is the one of `LOOKS` whose cross-validation on the training part
-is best; the test part decides nothing.
+Classical: histograms of oriented gradients with a histogram of colours (Dalal and Triggs 2005). Everything ends in
+logistic or ridge regression. Which of them, and which of `LOOKS` is read of a network, is what does best in
+cross-validation on the training part; the test part decides nothing.
 """
 
 from collections.abc import Mapping
@@ -20,8 +20,9 @@ from dinokit.data.track import silent
 from dinokit.heads.classification_scores import main_score
 from dinokit.heads.examples import Examples
 from dinokit.heads.few_shot import measure_few_shot
-from dinokit.heads.fit_classifier import fit_logistic
+from dinokit.heads.fit_classifier import Trained, fit_regression
 from dinokit.heads.pooling import Pooling
+from dinokit.heads.regression import REGRESSIONS, Kind
 from dinokit.images.read import read
 from dinokit.inference.backbone import Backbone
 from dinokit.inference.cache import FeatureCache
@@ -29,7 +30,7 @@ from dinokit.inference.layers import layer_widths
 from dinokit.tasks.classify import Classifier
 
 SETS = ("caltech101", "rsscn7")
-LOOKS = ((160, Pooling(4, 1)), (256, Pooling(4, 4)), (256, Pooling(4, 8, -4)))
+LOOKS = ((160, Pooling(4, 1)), (256, Pooling(4, 4)), (256, Pooling(4, 8, -4)), (256, Pooling(4, 8, -4, signed=True)))
 """Side in pixels, and what is read."""
 FEW, DRAWS = 5, 3
 
@@ -40,7 +41,8 @@ def measure(models: Mapping[str, Backbone], data: Path) -> list[dict[str, Any]]:
     for name in SETS:
         train, test = (open_labelled(data / name / f"{part}.tar.gz") for part in ("train", "test"))
         test = test.in_classes(train.classes, several=False)
-        rows.append(_row(name, "HOG + colours", "", gradients(train), gradients(test)))
+        known = gradients(train)
+        rows.append(_row(name, "HOG + colours", "", *_best_regression(known), known, gradients(test)))
         for model, backbone in models.items():
             rows.append(_best_look(name, model, backbone, train, test))
     return rows
@@ -56,28 +58,38 @@ def gradients(pictures: Labelled) -> Examples:
 
 def _best_look(name: str, model: str, backbone: Backbone, train: Labelled, test: Labelled) -> dict[str, Any]:
     cache = FeatureCache()
-    found: dict[tuple[int, Pooling], tuple[float, Classifier, Examples]] = {}
+    found: dict[tuple[int, Pooling], tuple[Kind, Trained, Classifier, Examples]] = {}
     for size, pooling in LOOKS:
         classifier = Classifier(backbone, size, features=pooling)
         widths = tuple(layer_widths(backbone, classifier.look.layers))
         known = Examples(classifier.vectors(train, cache), train.targets(), classifier.pooling, widths)
-        score = fit_logistic(known, None, silent).score
-        print(f"{name}, {model} at {size} px, {pooling}: {score:.1f} % in cross-validation", flush=True)
-        found[size, pooling] = (score, classifier, known)
-    (size, pooling), (_, classifier, known) = max(found.items(), key=lambda item: item[1][0])
+        print(f"{name}, {model} at {size} px, {pooling}", flush=True)
+        found[size, pooling] = (*_best_regression(known), classifier, known)
+    (size, pooling), (kind, trained, classifier, known) = max(found.items(), key=lambda item: item[1][1].score)
     judged = Examples(classifier.vectors(test, cache), test.targets(), classifier.pooling, known.widths)
-    return _row(name, model, f"{size} px, {pooling.cells} x {pooling.cells}, block {pooling.layer}", known, judged)
+    signed = ", signed" if pooling.signed else ""
+    look = f"{size} px, {pooling.cells} x {pooling.cells}, block {pooling.layer}{signed}"
+    return _row(name, model, look, kind, trained, known, judged)
 
 
-def _row(name: str, what: str, look: str, train: Examples, test: Examples) -> dict[str, Any]:
-    trained = fit_logistic(train, None, silent)
+def _best_regression(train: Examples) -> tuple[Kind, Trained]:
+    fitted = {kind: fit_regression(kind, train, None, silent) for kind in REGRESSIONS}
+    for kind, trained in fitted.items():
+        print(f"  {kind}: {trained.score:.1f} % in cross-validation", flush=True)
+    return max(fitted.items(), key=lambda item: item[1].score)
+
+
+def _row(
+    name: str, what: str, look: str, kind: Kind, trained: Trained, train: Examples, test: Examples
+) -> dict[str, Any]:
     logits = trained.head(test.vectors)
-    [few] = measure_few_shot(train, test, [FEW], DRAWS, "logistic", silent)
+    [few] = measure_few_shot(train, test, [FEW], DRAWS, kind, silent)
     row = {
         "job": "classify",
         "on": name,
         "what": what,
         "look": look,
+        "method": kind,
         "top1": round(main_score(logits.numpy(), test.targets, several=False), 1),
         "few_top1": round(few.mean, 1),
         "few_deviation": round(few.deviation, 1),

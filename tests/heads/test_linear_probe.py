@@ -2,25 +2,28 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from helpers_golden import load_golden
+from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import average_precision_score
+from sklearn.preprocessing import StandardScaler
 
 from dinokit.backbones.features import Features
 from dinokit.data.track import silent
 from dinokit.errors import UserError
-from dinokit.heads import logistic
+from dinokit.heads import regression
 from dinokit.heads.classification_scores import average_precisions, calibration_error, score_classification, top_k
 from dinokit.heads.classifiers import LinearClassifier, NeighbourClassifier, calibrate
 from dinokit.heads.examples import Examples
 from dinokit.heads.fit import FitSettings
 from dinokit.heads.knn import knn_scores
 from dinokit.heads.linear_probe import fit_probe
-from dinokit.heads.logistic import STRENGTHS, LogisticPath, choose_strength
 from dinokit.heads.pooling import Pooling
+from dinokit.heads.regression import STRENGTHS, Kind, Logistic, Regression, Ridge, choose_strength
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -44,8 +47,18 @@ def test_inputs_are_those_of_the_published_probe() -> None:
         layers.append(Features(tensors[f"in.probe.cls{n}"], torch.empty(2, 0, 8), patches))
     for blocks in (1, 4):
         for cells in (0, 1):
-            found = Pooling(blocks, cells).vector(layers)
+            pooling = Pooling(blocks, cells)
+            found = pooling.vector([pooling.reduce(layer) for layer in layers])
             torch.testing.assert_close(found, tensors[f"out.probe.n{blocks}_avg{cells}"])
+
+
+def test_signed_means_keep_what_cancels_out() -> None:
+    patches = torch.tensor([[3.0, -1.0], [-3.0, -1.0]]).reshape(1, 1, 2, 2).expand(2, 2, 2, 2)
+    features = Features(torch.zeros(2, 2), torch.empty(2, 0, 2), patches)
+    plain, signed = (Pooling(1, 1, signed=signed) for signed in (False, True))
+    assert plain.vector([plain.reduce(features)])[0].tolist() == [0, 0, 0, -1]
+    assert signed.vector([signed.reduce(features)])[0].tolist() == [0, 0, 1.5, 0, 1.5, 1]
+    assert (plain.patch_width([2]), signed.patch_width([2])) == (2, 4)
 
 
 def test_votes_are_those_of_the_published_knn() -> None:
@@ -97,33 +110,57 @@ def test_calibration_undoes_a_factor(factor: float) -> None:
 
 def test_the_smallest_logits_give_sure_probabilities_too() -> None:
     train = clouds(40, 0, spread=0.1)
-    head = LogisticPath(train.vectors, train.targets, several=False).fit(1e-6)
+    head = Logistic(train.vectors, train.targets, several=False).fit(1e-6)
     calibrate(head, head(train.vectors), train.targets, several=False)
     assert head.probabilities(train.vectors, several=False).max(1).values.min() > 0.9
 
 
+@pytest.mark.parametrize("kind", [Logistic, Ridge])
 @pytest.mark.parametrize("classes", [2, 3])
-def test_regression_of_standardised_vectors_takes_them_as_they_are(classes: int) -> None:
+def test_regression_of_standardised_vectors_takes_them_as_they_are(classes: int, kind: type[Regression]) -> None:
     train, test = clouds(40, 0, classes), clouds(40, 1, classes)
     shift = torch.linspace(-50, 50, 10)
     moved = [part.vectors * torch.logspace(-2, 2, 10) + shift for part in (train, test)]
-    plain = LogisticPath(train.vectors, train.targets, several=False).fit(1.0)(test.vectors)
-    shifted = LogisticPath(moved[0], train.targets, several=False).fit(1.0)(moved[1])
+    plain = kind(train.vectors, train.targets, several=False).fit(1.0)(test.vectors)
+    shifted = kind(moved[0], train.targets, several=False).fit(1.0)(moved[1])
     assert (plain.argmax(1).numpy() == test.targets.argmax(1)).mean() > 0.9
     torch.testing.assert_close(plain.softmax(1), shifted.softmax(1), rtol=0.02, atol=0.01)
 
 
-def test_a_class_without_pictures_is_never_said() -> None:
+@pytest.mark.parametrize(("count", "width"), [(40, 10), (3, 60)])
+@pytest.mark.parametrize("strength", [1e-2, 1.0, 1e3])
+def test_ridge_is_that_of_scikit_learn(count: int, width: int, strength: float) -> None:
+    train, test = clouds(count, 0, width=width), clouds(20, 1, width=width)
+    scaler = StandardScaler().fit(train.vectors.numpy())
+    model = RidgeClassifier(alpha=width / strength).fit(
+        scaler.transform(train.vectors.numpy()), train.targets.argmax(1)
+    )
+    expected = model.decision_function(scaler.transform(test.vectors.numpy()))
+    found = Ridge(train.vectors, train.targets, several=False).fit(strength)(test.vectors)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_ridge_regression_beyond_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regression, "_MOST", 8)
+    train = clouds(40, 0)
+    with pytest.raises(UserError, match="120 pictures with 10 numbers each is too large: take logistic"):
+        Ridge(train.vectors, train.targets, several=False)
+
+
+@pytest.mark.parametrize("kind", [Logistic, Ridge])
+def test_a_class_without_pictures_is_never_said(kind: type[Regression]) -> None:
     train = clouds(20, 0)
     targets = np.concatenate([train.targets, np.zeros((60, 1), dtype=bool)], axis=1)
     for several in (False, True):
-        head = LogisticPath(train.vectors, targets, several).fit(1.0)
+        head = kind(train.vectors, targets, several).fit(1.0)
+        calibrate(head, head(train.vectors), targets, several)
         assert (head.probabilities(train.vectors, several)[:, 3] < 0.01).all()
 
 
-def test_the_strength_is_chosen_on_what_was_held_out() -> None:
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_the_strength_is_chosen_on_what_was_held_out(kind: Kind) -> None:
     noise = clouds(30, 0, spread=6.0, width=60)
-    chosen = choose_strength(noise.vectors, noise.targets, False, silent)
+    chosen = choose_strength(kind, noise.vectors, noise.targets, False, silent)
     assert chosen.score == max(chosen.scores.values())
     assert len(chosen.scores) < 12  # the weakest are not tried once the score has fallen
     assert chosen.score < 90  # the training vectors themselves are told apart without a mistake
@@ -155,6 +192,8 @@ def test_impossible_poolings_are_refused(blocks: int, cells: int) -> None:
 def test_an_earlier_block_is_of_patches_that_are_read() -> None:
     with pytest.raises(UserError, match="layer is of the patches, and none are read"):
         Pooling(1, 0, -5)
+    with pytest.raises(UserError, match="signed is of the patches, and none are read"):
+        Pooling(1, 0, signed=True)
     with pytest.raises(UserError, match="layer is 8: give a whole number from -64 to -1"):
         Pooling(4, 4, 8)
 
@@ -166,6 +205,6 @@ def test_a_better_strength_is_found_behind_worse_ones() -> None:
     def held_out(strength: float) -> torch.Tensor:
         return torch.tensor([[1.0, 0.0]] * right[strength] + [[0.0, 1.0]] * (10 - right[strength]))
 
-    chosen = logistic._best(held_out, targets, False, silent)
+    chosen = regression._best(held_out, targets, False, silent)
     assert chosen.strength == STRENGTHS[4]
     assert len(chosen.scores) == 7

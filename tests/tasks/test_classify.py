@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from dinokit.checkpoints.model import LoadedModel, ModelInfo
 from dinokit.cli.app import main
 from dinokit.errors import UserError
 from dinokit.heads.fit import FitSettings
+from dinokit.heads.fit_classifier import Method
 from dinokit.heads.pooling import Pooling
 from dinokit.heads.published_heads import POOLING
 from dinokit.inference.cache import FeatureCache
@@ -57,7 +58,7 @@ def classifier(backbone: dinokit.Backbone, data: Path, cache: FeatureCache) -> C
     return classifier
 
 
-@pytest.mark.parametrize("method", ["logistic", "linear", "knn"])
+@pytest.mark.parametrize("method", get_args(Method))
 def test_each_method_learns_and_survives_saving(
     method: str, backbone: dinokit.Backbone, data: Path, cache: FeatureCache, tmp_path: Path
 ) -> None:
@@ -77,12 +78,13 @@ def test_each_method_learns_and_survives_saving(
     assert one.probabilities.sum() == pytest.approx(1, abs=1e-5)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("method", ["logistic", "linear"])
+@pytest.mark.parametrize("method", ["logistic", "ridge", "linear"])
 def test_patches_of_an_earlier_block(
     method: str, backbone: dinokit.Backbone, data: Path, cache: FeatureCache, tmp_path: Path
 ) -> None:
-    pooling = default_features(backbone, method, 2, 2, layer=7)  # type: ignore[arg-type]
-    assert (pooling, pooling.layers) == (Pooling(2, 2, -5), (-5, -4, -3, -2, -1))
+    signed = method != "logistic"
+    pooling = default_features(backbone, method, 2, 2, layer=7, signed=signed)  # type: ignore[arg-type]
+    assert (pooling, pooling.layers) == (Pooling(2, 2, -5, signed), (-5, -4, -3, -2, -1))
     made = Classifier(backbone, SIZE, method, pooling)  # type: ignore[arg-type]
     made.fit(data / "train", cache=cache, settings=QUICK if method == "linear" else None)
     picture = data / "test" / "train" / "0.jpg"
@@ -95,7 +97,7 @@ def test_patches_of_an_earlier_block(
 
 
 def test_several_labels(backbone: dinokit.Backbone, data: Path, cache: FeatureCache, tmp_path: Path) -> None:
-    for method in ("logistic", "knn"):
+    for method in ("logistic", "ridge", "knn"):
         made = Classifier(backbone, SIZE, method=method, features=Pooling(2, 2))  # type: ignore[arg-type]
         made.fit(data / "pairs-train" / "labels.csv", cache=cache)
         score = made.evaluate(data / "pairs-test" / "labels.csv", cache=cache)
@@ -176,7 +178,7 @@ def test_the_published_classifier(tmp_path: Path) -> None:
     path = tmp_path / "linear_head.pth"
     torch.save({"weight": tensors["state.weight"], "bias": tensors["state.bias"]}, path)
     made = Classifier.from_published(path, backbone)
-    vector = POOLING.vector([backbone(tensors["in.image"])])
+    vector = POOLING.vector([POOLING.reduce(backbone(tensors["in.image"]))])
     assert (vector - tensors["out.linear_input"]).abs().max() < 1e-4
     assert made.head is not None
     assert (made.head(vector) - tensors["out.logits"]).abs().max() < 1e-4
@@ -354,8 +356,9 @@ def test_the_command_line(
     assert (tmp_path / "m.jpg").is_file() != ("no mistakes" in captured.err)
     assert found["top1"] == pytest.approx(100 * right / 20)
     assert (tmp_path / "c.png").is_file()
-    test = ["--test", str(data / "test"), "--counts", "1", "2", "--draws", "2"]
-    assert main(["classify", "fewshot", str(data / "train"), *test, "--size", "96"]) == 0
+    test = ["--test", str(data / "test"), "--counts", "1", "2", "--draws", "2", "--method", "ridge"]
+    look = ["--size", "96", "--blocks", "1", "--cells", "2", "--layer", "-4", "--signed"]
+    assert main(["classify", "fewshot", str(data / "train"), *test, *look]) == 0
     assert capsys.readouterr().out.startswith("1 of each class: top-1 ")
     assert main(["classify", "evaluate", head, str(data / "test"), "--confusion", "c.xyz"]) == 2
     assert "c.xyz has no ending" in capsys.readouterr().err

@@ -33,5 +33,5 @@ class Examples:
         assert part.blocks <= whole.blocks
         assert part.cells in (0, whole.cells)
         tokens = self.widths[-whole.blocks :]
-        end = sum(tokens) + part.cells**2 * self.widths[whole.layer]
+        end = sum(tokens) + (whole.patch_width(self.widths) if part.cells else 0)
         return slice(sum(tokens[: whole.blocks - part.blocks]), end)

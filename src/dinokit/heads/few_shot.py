@@ -19,8 +19,8 @@ from dinokit.errors import UserError
 from dinokit.heads.classification_scores import main_score
 from dinokit.heads.classifiers import ClassifierHead, NeighbourClassifier
 from dinokit.heads.examples import Examples
-from dinokit.heads.logistic import UNCHOSEN, LogisticPath, choose_strength
 from dinokit.heads.probe import NEIGHBOURS
+from dinokit.heads.regression import REGRESSIONS, Kind, choose_strength
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def measure_few_shot(
     test: Examples,
     counts: Sequence[int],
     draws: int,
-    method: Literal["logistic", "knn"],
+    method: Kind | Literal["knn"],
     track: Track,
 ) -> list[FewShot]:
     """Draw `counts` pictures of each class of `train`, `draws` times, and judge on `test`.
@@ -75,9 +75,9 @@ def measure_few_shot(
     plan = [(count, seed) for count in counts for seed in range(draws)]
     for count, seed in track(plan, len(plan), "few-shot draws"):
         part = train.part(_draw(train.targets, count, seed))
-        if method == "logistic" and count not in strengths:
-            strengths[count] = _strength(part, count)
-        logits = _fit(part, method, strengths.get(count, UNCHOSEN))(test.vectors)
+        if method != "knn" and count not in strengths:
+            strengths[count] = _strength(part, count, method)
+        logits = _fit(part, method, strengths.get(count))(test.vectors)
         found[count].append(main_score(logits.numpy(), test.targets, several=False))
     return [FewShot(count, tuple(scores)) for count, scores in found.items()]
 
@@ -87,14 +87,14 @@ def _draw(targets: NDArray[np.bool_], count: int, seed: int) -> NDArray[np.int64
     return np.concatenate([random.permutation(np.flatnonzero(column))[:count] for column in targets.T])
 
 
-def _strength(part: Examples, count: int) -> float:
+def _strength(part: Examples, count: int, kind: Kind) -> float:
     if count < 2:
-        return UNCHOSEN
-    return choose_strength(part.vectors, part.targets, False, lambda items, *_: items).strength
+        return REGRESSIONS[kind].unchosen
+    return choose_strength(kind, part.vectors, part.targets, False, lambda items, *_: items).strength
 
 
-def _fit(part: Examples, method: str, strength: float) -> ClassifierHead:
-    if method == "logistic":
-        return LogisticPath(part.vectors, part.targets, several=False).fit(strength)
-    k = min(NEIGHBOURS, len(part.vectors))
-    return NeighbourClassifier(part.vectors, torch.from_numpy(part.targets), k)
+def _fit(part: Examples, method: Kind | Literal["knn"], strength: float | None) -> ClassifierHead:
+    if method == "knn" or strength is None:
+        k = min(NEIGHBOURS, len(part.vectors))
+        return NeighbourClassifier(part.vectors, torch.from_numpy(part.targets), k)
+    return REGRESSIONS[method](part.vectors, part.targets, several=False).fit(strength)

@@ -1,4 +1,4 @@
-"""From vectors and targets to a calibrated head, by each of the three methods: what they share."""
+"""From vectors and targets to a calibrated head, by each of the methods: what they share."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from dinokit.heads.classifiers import ClassifierHead, NeighbourClassifier, calib
 from dinokit.heads.examples import Examples
 from dinokit.heads.fit import FitSettings
 from dinokit.heads.linear_probe import SETTINGS, fit_probe
-from dinokit.heads.logistic import LogisticPath, choose_strength, choose_strength_on
 from dinokit.heads.pooling import Pooling
 from dinokit.heads.probe import NEIGHBOURS
+from dinokit.heads.regression import REGRESSIONS, Kind, choose_strength, choose_strength_on
 
-Method = Literal["logistic", "linear", "knn"]
+Method = Literal["logistic", "ridge", "linear", "knn"]
 _HELD_OUT = 0.1
 
 
@@ -51,16 +51,16 @@ class Trained:
         return f"{measure} {self.score:.1f} % on held-out pictures with {self.chosen}"
 
 
-def fit_logistic(train: Examples, validation: Examples | None, track: Track) -> Trained:
-    """Logistic regression; the last fit is on the training and the validation pictures, as published."""
+def fit_regression(kind: Kind, train: Examples, validation: Examples | None, track: Track) -> Trained:
+    """Logistic or ridge regression; the last fit is on the training and the validation pictures, as published."""
     vectors, targets, several = train.vectors, train.targets, train.several
     if validation is None:
-        chosen, judged = choose_strength(vectors, targets, several, track), targets
+        chosen, judged = choose_strength(kind, vectors, targets, several, track), targets
     else:
         pair = (validation.vectors, validation.targets)
-        chosen, judged = choose_strength_on(vectors, targets, pair, several, track), validation.targets
+        chosen, judged = choose_strength_on(kind, vectors, targets, pair, several, track), validation.targets
         vectors, targets = torch.cat([vectors, pair[0]]), np.concatenate([targets, pair[1]])
-    head = LogisticPath(vectors, targets, several).fit(chosen.strength)
+    head = REGRESSIONS[kind](vectors, targets, several).fit(chosen.strength)
     temperature = calibrate(head, chosen.logits, judged, several)
     scores = {f"C = {strength:g}": score for strength, score in chosen.scores.items()}
     return Trained(head, train.pooling, chosen.score, f"C = {chosen.strength:g}", scores, temperature)

@@ -66,8 +66,7 @@ class ColumnsHead(nn.Module):
 
 def inputs_of(whole: Pooling) -> list[Pooling]:
     """The inputs that take part: one block or all of them, with the patches and without."""
-    patches = ((0, -1), (whole.cells, whole.layer))
-    found = [Pooling(blocks, cells, layer) for blocks in (1, whole.blocks) for cells, layer in patches]
+    found = [part for blocks in (1, whole.blocks) for part in (Pooling(blocks, 0), replace(whole, blocks=blocks))]
     return list(dict.fromkeys(found))
 
 

@@ -1,7 +1,7 @@
 """Classification: which class a whole picture belongs to, or which classes, from frozen features (DINOv3, section 6.1).
 
-Nearest neighbours that vote, logistic regression, or the published sweep of linear heads. Pictures are squashed to a
-square, as a whole: for whole pictures that measured better than cropping or keeping the aspect.
+Nearest neighbours that vote, logistic or ridge regression, or the published sweep of linear heads. Pictures are squashed
+to a square, as a whole: for whole pictures that measured better than cropping or keeping the aspect.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dinokit.backbones.features import Features
 from dinokit.data.labelled import Labelled, open_labelled
 from dinokit.data.track import Track, silent
 from dinokit.errors import UserError
@@ -26,8 +25,8 @@ from dinokit.heads.classifiers import ClassifierHead, LinearClassifier, Neighbou
 from dinokit.heads.examples import Examples
 from dinokit.heads.few_shot import FewShot, measure_few_shot
 from dinokit.heads.fit import FitSettings
-from dinokit.heads.fit_classifier import Method, Trained, fit_linear, fit_logistic, fit_neighbours
-from dinokit.heads.pooling import Pooling, mean_cells
+from dinokit.heads.fit_classifier import Method, Trained, fit_linear, fit_neighbours, fit_regression
+from dinokit.heads.pooling import Pooling
 from dinokit.heads.published_heads import POOLING, check_names, read_published_classifier
 from dinokit.heads.saved import backbone_of, fill_head, interpreting, load_head, save_head
 from dinokit.images.draw import thumbnail
@@ -54,9 +53,9 @@ class Classifier(PictureTask[Classification]):
     """Gives a picture its class, or its classes. `fit` it on labelled pictures, or `load` one.
 
     size: side in pixels of the square that pictures are squashed to; None: the size that the model was trained at.
-    method: "logistic" (regression, its strength chosen by cross-validation), "linear" (the published sweep of learning
-    rates and inputs) or "knn" (20 neighbours vote). features: what of the backbone is read; None: the class token for
-    neighbours, else the class tokens of the last four blocks with the mean patch.
+    method: "logistic" or "ridge" (regressions, their strength chosen by cross-validation), "linear" (the published
+    sweep of learning rates and inputs) or "knn" (20 neighbours vote). features: what of the backbone is read; None: the
+    class token for neighbours, else the class tokens of the last four blocks with the mean patch.
     """
 
     def __init__(
@@ -106,12 +105,12 @@ class Classifier(PictureTask[Classification]):
         cache = cache or FeatureCache()
         known = self._examples(learnt, cache, track)
         others = None if judged is None else self._examples(judged, cache, track)
-        if self.method == "logistic":
-            trained = fit_logistic(known, others, track)
-        elif self.method == "knn":
+        if self.method == "knn":
             trained = fit_neighbours(known, others, k)
-        else:
+        elif self.method == "linear":
             trained = fit_linear(known, others, track, settings, keep, self._identity(learnt, judged))
+        else:
+            trained = fit_regression(self.method, known, others, track)
         self._take(trained.head, trained.pooling, learnt.classes, learnt.several)
         return trained
 
@@ -123,10 +122,9 @@ class Classifier(PictureTask[Classification]):
         pooling: what it is made of; None: what the head takes.
         """
         pooling = pooling or self.pooling
-        look, cells = self._look_for(pooling), max(pooling.cells, 1)
-        store = StoredFeatures(
-            self.backbone, pictures.pictures, look, cache, (f"means {cells}", lambda f: _reduce(f, cells))
-        )
+        kept = f"means {max(pooling.cells, 1)}{' signed' if pooling.signed else ''}"
+        look = self._look_for(pooling)
+        store = StoredFeatures(self.backbone, pictures.pictures, look, cache, (kept, pooling.reduce))
         store.prepare(track)
         found = torch.cat([pooling.vector(store[i]) for i in range(len(store))]).cpu()
         check_vectors(found, pictures.name)
@@ -134,7 +132,7 @@ class Classifier(PictureTask[Classification]):
 
     def read(self, seen: PictureFeatures) -> Classification:
         """The probabilities of the classes."""
-        vector = self.pooling.vector(seen.layers).cpu()
+        vector = self.pooling.vector([self.pooling.reduce(layer) for layer in seen.layers]).cpu()
         [probabilities] = self._trained().probabilities(vector, self.several)
         return Classification(probabilities.numpy(), self.classes, seen.picture, self.several)
 
@@ -169,7 +167,7 @@ class Classifier(PictureTask[Classification]):
         "linear", which needs pictures to choose among its heads.
         """
         if self.method == "linear":
-            raise UserError("few-shot has no pictures to choose a linear head by", 'take "logistic" or "knn"')
+            raise UserError("few-shot has no pictures to choose a linear head by", 'take "logistic", "ridge" or "knn"')
         learnt = _open(data)
         learnt.check_classes()
         judged = _open(test).in_classes(learnt.classes, learnt.several)
@@ -188,6 +186,7 @@ class Classifier(PictureTask[Classification]):
             "blocks": self.pooling.blocks,
             "cells": self.pooling.cells,
             "layer": self.pooling.layer,
+            "signed": self.pooling.signed,
         }
         if isinstance(head, NeighbourClassifier):
             settings |= {"k": head.k, "sharpness": head.sharpness}
@@ -200,7 +199,9 @@ class Classifier(PictureTask[Classification]):
         backbone = load(backbone_of(folder)) if backbone is None else backbone
         settings, state = load_head(folder, "classify", backbone)
         with interpreting(folder):
-            pooling = Pooling(settings["blocks"], settings["cells"], settings.get("layer", -1))
+            pooling = Pooling(
+                settings["blocks"], settings["cells"], settings.get("layer", -1), settings.get("signed", False)
+            )
             classifier = cls(backbone, settings["size"], settings["method"], pooling)
             head = _empty_head(settings, state)
             names, several = tuple(map(str, settings["classes"])), bool(settings["several"])
@@ -245,27 +246,26 @@ class Classifier(PictureTask[Classification]):
 
 
 def default_features(
-    backbone: Backbone, method: Method, blocks: int | None = None, cells: int | None = None, layer: int | None = None
+    backbone: Backbone,
+    method: Method,
+    blocks: int | None = None,
+    cells: int | None = None,
+    layer: int | None = None,
+    signed: bool = False,
 ) -> Pooling:
     """What `method` reads unless it is said: as published, the class token for neighbours, more for linear heads.
 
-    layer: see `Pooling`, but from 0, or negative from the end. Raises `UserError` for one that there is not.
+    blocks, cells, layer, signed: see `Pooling`, but the layer from 0, or negative from the end. Raises `UserError` for one
+    that there is not.
     """
     usual = Pooling(1, 0) if method == "knn" else Pooling(min(4, backbone.depth), 1)
     blocks, cells = usual.blocks if blocks is None else blocks, usual.cells if cells is None else cells
     [block] = Look((-1 if layer is None else layer,)).of(backbone).layers
-    return Pooling(blocks, cells, block - backbone.depth)
+    return Pooling(blocks, cells, block - backbone.depth, signed)
 
 
 def _open(data: str | os.PathLike[str] | Labelled) -> Labelled:
     return data if isinstance(data, Labelled) else open_labelled(data)
-
-
-def _reduce(features: Features, cells: int) -> Features:
-    """The features with the means of cells x cells parts as patches."""
-    grid = features.grid
-    assert grid is not None
-    return replace(features, patches=mean_cells(features.patches, cells), grid=replace(grid, rows=cells, cols=cells))
 
 
 def _empty_head(settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> ClassifierHead:

@@ -41,13 +41,14 @@ def fit(
     /,
     *,
     out: Out,
-    method: Literal["logistic", "linear", "knn"] = "logistic",
+    method: Literal["logistic", "ridge", "linear", "knn"] = "logistic",
     validation: str | None = None,
     model: Model = BUNDLED,
     size: Pixels | None = None,
     blocks: Whole | None = None,
     cells: Whole | None = None,
     layer: int | None = None,
+    signed: bool = False,
     k: Whole | None = None,
     steps: Whole | None = None,
     seed: Whole | None = None,
@@ -63,7 +64,8 @@ def fit(
     out
         Folder for the head.
     method
-        logistic: a regression, its strength chosen by cross-validation; linear: the published sweep of learning rates
+        logistic: a regression, its strength chosen by cross-validation; ridge: another, often better with few
+        pictures and many cells; linear: the published sweep of learning rates
         and inputs; knn: nearest neighbours vote.
     validation
         Labelled pictures to choose and to calibrate by; without it, parts of DATA are held out in turn.
@@ -77,6 +79,8 @@ def fit(
     layer
         The block whose patches are read, from 0, or negative from the end; without it the last. Those before it know
         more of form and less of meaning.
+    signed
+        Positive and negative parts of the patches have means of their own: opposites do not cancel out.
     k
         Of knn: number of neighbours; without it 20, or all where there are fewer.
     steps
@@ -95,7 +99,9 @@ def fit(
             raise UserError(f"{name} belongs to the method linear", "leave it out, or take --method linear")
     with head_folder(out) as keep:
         backbone = opening.backbone(model)
-        classifier = Classifier(backbone, size, method, default_features(backbone, method, blocks, cells, layer))
+        classifier = Classifier(
+            backbone, size, method, default_features(backbone, method, blocks, cells, layer, signed)
+        )
         found = classifier.fit(data, validation, settings=probe_settings(steps, seed), k=k, track=track, keep=keep)
         classifier.save(out)
     text = f"{found.describe(classifier.several)}; the head is in {out}"
@@ -217,9 +223,13 @@ def fewshot(
     test: str,
     counts: Counts | None = None,
     draws: Whole = 5,
-    method: Literal["logistic", "knn"] = "logistic",
+    method: Literal["logistic", "ridge", "knn"] = "logistic",
     model: Model = BUNDLED,
     size: Pixels | None = None,
+    blocks: Whole | None = None,
+    cells: Whole | None = None,
+    layer: int | None = None,
+    signed: bool = False,
     opening: Opening = AUTO,
     json: Json = False,
 ) -> None:
@@ -236,16 +246,25 @@ def fewshot(
     draws
         How often the pictures are drawn anew for each number.
     method
-        logistic or knn.
+        logistic, ridge or knn.
     size
         Pictures are squashed to a square of this side in pixels; without it, the size the model was trained at.
+    blocks
+        Last blocks whose class tokens are read; without it four, for knn one.
+    cells
+        Patches are read as the means of this many times as many parts of the picture. Without it 1, for knn 0.
+    layer
+        The block whose patches are read, from 0, or negative from the end; without it the last.
+    signed
+        Positive and negative parts of the patches have means of their own.
     json
         Print one JSON object: for each count mean, deviation and scores (top-1, %).
     """
     from dinokit.cli.output import put_result, track
-    from dinokit.tasks.classify import COUNTS, Classifier
+    from dinokit.tasks.classify import COUNTS, Classifier, default_features
 
-    classifier = Classifier(opening.backbone(model), size, method)
+    backbone = opening.backbone(model)
+    classifier = Classifier(backbone, size, method, default_features(backbone, method, blocks, cells, layer, signed))
     found = classifier.few_shot(data, test, counts or COUNTS, draws, track=track)
     text = "\n".join(row.describe() for row in found)
     put_result({"few_shot": [row.to_row() for row in found]}, text, json)
