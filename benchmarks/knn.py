@@ -1,47 +1,54 @@
-"""kNN and linear accuracy of frozen class tokens, beside random initialisation, raw pixels, gradients and colours.
+"""kNN and linear accuracy of frozen features, beside random initialisation, raw pixels, gradients and colours.
 
     python -m benchmarks.knn [--model MODEL] [--sizes 128 160 192 224]
 
-Weighted kNN (k = 20, T = 0.07); linear: logistic regression on standardised tokens. The reading size and the
-regression's strength are chosen on a tenth of the training pictures held out, never on the validation part. Rows that
-are in the results already, of the same weights, are not measured again.
+Weighted kNN (k = 20, T = 0.07); linear: logistic or ridge regression on standardised features, which of them and how
+strong by cross-validation on the training part. Read are class tokens, at the size whose kNN is best on a tenth of
+Imagenette's training pictures held out; of the sets with few training pictures also the patches of the block with the
+sharpest maps, as `dinokit classify --cells 8 --signed` has them. The validation parts decide nothing. Rows that are in
+the results already, of the same weights, are not measured again.
 """
 
 import argparse
 import json
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import product
+from functools import cached_property, partial
 from pathlib import Path
 
+import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
+from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.data import data_folder
 from benchmarks.gradients import SIDE, describe
 from benchmarks.results import RESULTS, show, write
-from dinokit.backbones.catalog import NETWORKS
+from benchmarks.tasks.models import both_models
+from dinokit.data.labelled import open_labelled
 from dinokit.data.listing import SkippedFiles
 from dinokit.data.mixture import permutation
 from dinokit.data.opening import open_pictures
 from dinokit.data.store import decode_all
+from dinokit.data.track import silent
+from dinokit.heads.classification_scores import top_k
 from dinokit.heads.knn import knn_accuracy
 from dinokit.heads.probe import class_tokens
+from dinokit.heads.regression import REGRESSIONS, Kind, choose_strength
 from dinokit.images.read import read
-from dinokit.inference.backbone import load
+from dinokit.inference.backbone import Backbone
+from dinokit.inference.cache import FeatureCache
+from dinokit.tasks.classify import Classifier, default_features
 
 SETS = {
     "imagenette": ("imagenette/train-*.tar", "imagenette/val-*.tar"),
     "caltech101": ("caltech101/train.tar.gz", "caltech101/test.tar.gz"),
     "rsscn7": ("rsscn7/train.tar.gz", "rsscn7/test.tar.gz"),
 }
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+FEW = ("caltech101", "rsscn7")
+"""Sets with so few training pictures that vectors may be long."""
 PIXEL_SIDE = 32
+PATCHES_SIDE, PARTS = 256, 8
 
 Labelled = tuple[Tensor, Tensor]
 """Features [N, D] and labels [N]."""
@@ -56,7 +63,7 @@ class Row:
     size: int
     knn: float
     linear: float
-    strength: float
+    regression: str
     weights: str = ""
     """First letters of the fingerprint of the model."""
 
@@ -74,86 +81,92 @@ def gradient_features(pattern: Path) -> Labelled:
     return torch.stack(vectors), torch.tensor([pictures.label(i) for i in range(len(pictures))])
 
 
-def token_features(model: str, pattern: Path, size: int) -> Labelled:
+def token_features(backbone: Backbone, size: int, pattern: Path) -> Labelled:
     """Class tokens of whole pictures at `size` x `size`: [N, D]."""
-    tokens, labels = zip(*class_tokens(load(model), open_pictures(pattern), SkippedFiles(), size), strict=True)
+    tokens, labels = zip(*class_tokens(backbone, open_pictures(pattern), SkippedFiles(), size), strict=True)
     return torch.cat(tokens), torch.cat(labels)
 
 
-def linear_accuracy(bank: Labelled, queries: Labelled, strength: float) -> float:
-    """Top-1 in per cent of a logistic regression on standardised features."""
-    scaler = StandardScaler().fit(bank[0].numpy())
-    model = LogisticRegression(C=strength, max_iter=300)
-    warnings.simplefilter("ignore", ConvergenceWarning)  # of the weakest regularisation, which is not what is chosen
-    model.fit(scaler.transform(bank[0].numpy()), bank[1].numpy())
-    return 100 * float(model.score(scaler.transform(queries[0].numpy()), queries[1].numpy()))
+def patch_features(backbone: Backbone, pattern: Path) -> Labelled:
+    """Class tokens of four blocks and signed means of 8 x 8 parts of the sharpest maps: [N, 4 D + 128 D]."""
+    read_of_it = default_features(backbone, "ridge", cells=PARTS, layer=backbone.info.map_layer, signed=True)
+    pictures = open_labelled(pattern)
+    vectors = Classifier(backbone, PATCHES_SIDE, features=read_of_it).vectors(pictures, FeatureCache())
+    return vectors, torch.from_numpy(pictures.targets()).int().argmax(1)
 
 
-def split(labelled: Labelled) -> tuple[Labelled, Labelled]:
-    """Nine tenths and the held-out tenth."""
-    order = torch.from_numpy(permutation(len(labelled[0]), 0))
-    tenth, rest = order[: len(order) // 10], order[len(order) // 10 :]
-    return (labelled[0][rest], labelled[1][rest]), (labelled[0][tenth], labelled[1][tenth])
+def best_regression(bank: Labelled) -> tuple[Kind, float]:
+    """Logistic or ridge regression, and its strength, by cross-validation on the bank."""
+    found = {kind: choose_strength(kind, bank[0], one_hot(bank), False, silent) for kind in REGRESSIONS}
+    kind, chosen = max(found.items(), key=lambda item: item[1].score)
+    return kind, chosen.strength
 
 
-def choose_strength(bank: Labelled) -> float:
-    """The regression strength that does best on the held-out tenth: tried from small to large until it gets worse."""
-    rest, tenth = split(bank)
-    best, accuracy = STRENGTHS[0], 0.0
-    for strength in STRENGTHS:
-        found = linear_accuracy(rest, tenth, strength)
-        if found < accuracy:
-            break
-        best, accuracy = strength, found
-    return best
+def one_hot(labelled: Labelled) -> NDArray[np.bool_]:
+    """[N, K]."""
+    return torch.nn.functional.one_hot(labelled[1]).bool().numpy()
 
 
 def evaluate(data: str, features: str, size: int, weights: str, describe: Callable[[Path], Labelled]) -> Row:
     """Both accuracies of one kind of features, as `describe` gives them for the pictures at a path, on one data set."""
     bank, queries = (describe(data_folder() / part) for part in SETS[data])
-    strength = choose_strength(bank)
-    knn = knn_accuracy(bank, queries).top1
-    return Row(data, features, size, knn, linear_accuracy(bank, queries, strength), strength, weights)
+    kind, strength = best_regression(bank)
+    logits = REGRESSIONS[kind](bank[0], one_hot(bank), several=False).fit(strength)(queries[0])
+    linear = top_k(logits.numpy(), queries[1].numpy(), 1)
+    return Row(data, features, size, knn_accuracy(bank, queries).top1, linear, f"{kind}, C = {strength:g}", weights)
 
 
-def choose_size(model: str, pattern: Path, sizes: Sequence[int]) -> int:
-    """The reading size whose kNN is best on the held-out tenth of the training pictures."""
+class Model:
+    """A backbone, and the size that class tokens are read at."""
 
-    def accuracy(size: int) -> float:
-        rest, tenth = split(token_features(model, pattern, size))
-        found = knn_accuracy(rest, tenth).top1
-        print(f"{model} at {size} px: kNN {found:.1f} % on the held-out tenth", flush=True)
+    def __init__(self, name: str, backbone: Backbone, sizes: Sequence[int]) -> None:
+        self.name, self.backbone, self.sizes = name, backbone, sizes
+        self.weights = backbone.fingerprint[:12]
+
+    @cached_property
+    def size(self) -> int:
+        """The one whose kNN is best on the held-out tenth of the training pictures of Imagenette."""
+        return max(self.sizes, key=self._held_out)
+
+    def _held_out(self, size: int) -> float:
+        tokens, labels = token_features(self.backbone, size, data_folder() / SETS["imagenette"][0])
+        order = torch.from_numpy(permutation(len(labels), 0))
+        tenth, rest = order[: len(order) // 10], order[len(order) // 10 :]
+        found = knn_accuracy((tokens[rest], labels[rest]), (tokens[tenth], labels[tenth])).top1
+        print(f"{self.name} at {size} px: kNN {found:.1f} % on the held-out tenth", flush=True)
         return found
 
-    return max(sizes, key=accuracy)
+
+def measurements(data: str, models: Sequence[Model]) -> Iterator[tuple[tuple[str, str], Callable[[], Row]]]:
+    """What the rows of a data set are called (features, weights), and how each is measured."""
+    yield ("raw pixels", ""), lambda: evaluate(data, "raw pixels", PIXEL_SIDE, "", pixel_features)
+    yield ("HOG + colours", ""), lambda: evaluate(data, "HOG + colours", SIDE, "", gradient_features)
+    for model in models:
+        yield (model.name, model.weights), partial(_tokens, data, model)
+    for model in models if data in FEW else ():
+        name, describe = f"{model.name}, patches", partial(patch_features, model.backbone)
+        yield (name, model.weights), partial(evaluate, data, name, PATCHES_SIDE, model.weights, describe)
 
 
-def run(model: str, sizes: Sequence[int], sets: Sequence[str]) -> list[Row]:
-    """All rows: raw pixels, gradients, random weights of the same network (if the catalogue has it), the model."""
-    network = load(model).info.name
-    names = [*([f"random:{network}"] if network in NETWORKS else []), model]
-    weights = {name: load(name).fingerprint[:12] for name in names}
-    if len(names) == 1:
-        print(f"{model} is called {network}, which the catalogue does not know: no row of random weights", flush=True)
-    rows, chosen = {(row.data, row.features, row.weights): row for row in done()}, dict[str, int]()
-    kinds = [("raw pixels", ""), ("HOG + colours", ""), *weights.items()]
-    for data, (features, own) in product(sets, kinds):
-        if (data, features, own) in rows:
-            continue
-        if own and features not in chosen:
-            chosen[features] = choose_size(features, data_folder() / SETS["imagenette"][0], sizes)
-        if own:
-            size = chosen[features]
-            row = evaluate(data, features, size, own, partial(token_features, features, size=size))
-        elif features == "raw pixels":
-            row = evaluate(data, features, PIXEL_SIDE, "", pixel_features)
-        else:
-            row = evaluate(data, features, SIDE, "", gradient_features)
-        rows[data, features, own] = row
-        print(row, flush=True)
-        latest = {(row.data, row.features): vars(row) for row in rows.values()}
-        write("knn", {"rows": sorted(latest.values(), key=lambda row: list(SETS).index(row["data"]))})
-    return [rows[data, features, own] for data, (features, own) in product(sets, kinds)]
+def _tokens(data: str, model: Model) -> Row:
+    return evaluate(data, model.name, model.size, model.weights, partial(token_features, model.backbone, model.size))
+
+
+def run(name: str, sizes: Sequence[int], sets: Sequence[str]) -> list[Row]:
+    """All rows: raw pixels, gradients, random weights of the same network, the model."""
+    models = [Model(each, backbone, sizes) for each, backbone in reversed(both_models(name).items())]
+    known = {(row.data, row.features, row.weights): row for row in done()}
+    rows = []
+    for data in sets:
+        for (features, weights), measure in measurements(data, models):
+            place = (data, features, weights)
+            if place not in known:
+                known[place] = measure()
+                print(known[place], flush=True)
+                latest = {(row.data, row.features): vars(row) for row in known.values()}
+                write("knn", {"rows": sorted(latest.values(), key=lambda row: list(SETS).index(row["data"]))})
+            rows.append(known[place])
+    return rows
 
 
 def done() -> list[Row]:
@@ -170,8 +183,8 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     options = parser.parse_args()
     rows = run(options.model, options.sizes, options.sets)
-    header = ("data", "features", "size", "kNN %", "linear %", "strength", "weights")
-    show("frozen class tokens", header, [tuple(vars(row).values()) for row in rows])
+    header = ("data", "features", "size", "kNN %", "linear %", "by", "weights")
+    show("frozen features", header, [tuple(vars(row).values()) for row in rows])
 
 
 if __name__ == "__main__":

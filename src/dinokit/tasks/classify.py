@@ -1,7 +1,7 @@
 """Classification: which class a whole picture belongs to, or which classes, from frozen features (DINOv3, section 6.1).
 
-Nearest neighbours that vote, logistic or ridge regression, or the published sweep of linear heads. Pictures are squashed
-to a square, as a whole: for whole pictures that measured better than cropping or keeping the aspect.
+Nearest neighbours that vote, logistic or ridge regression, or the published sweep of linear heads. Pictures are
+squashed to a square, as a whole: for whole pictures that measured better than cropping or keeping the aspect.
 """
 
 from __future__ import annotations
@@ -255,8 +255,8 @@ def default_features(
 ) -> Pooling:
     """What `method` reads unless it is said: as published, the class token for neighbours, more for linear heads.
 
-    blocks, cells, layer, signed: see `Pooling`, but the layer from 0, or negative from the end. Raises `UserError` for one
-    that there is not.
+    blocks, cells, layer, signed: see `Pooling`, but the layer from 0, or negative from the end. Raises `UserError`
+    for one that there is not.
     """
     usual = Pooling(1, 0) if method == "knn" else Pooling(min(4, backbone.depth), 1)
     blocks, cells = usual.blocks if blocks is None else blocks, usual.cells if cells is None else cells

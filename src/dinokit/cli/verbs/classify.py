@@ -65,8 +65,7 @@ def fit(
         Folder for the head.
     method
         logistic: a regression, its strength chosen by cross-validation; ridge: another, often better with few
-        pictures and many cells; linear: the published sweep of learning rates
-        and inputs; knn: nearest neighbours vote.
+        pictures and many cells; linear: the published sweep of learning rates and inputs; knn: nearest neighbours vote.
     validation
         Labelled pictures to choose and to calibrate by; without it, parts of DATA are held out in turn.
     size
