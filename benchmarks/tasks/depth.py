@@ -1,4 +1,4 @@
-"""Depth of a room (RGB-D frames of a kitchen, the last quarter for the test): linear heads beside the mean depth.
+"""Depth of a room (RGB-D frames of a kitchen, the last quarter for the test): linear and DPT heads, mean depth.
 
 python -m benchmarks.tasks.depth
 """
@@ -15,14 +15,16 @@ from benchmarks.tasks.models import run_alone
 from dinokit.data.depths import Depths
 from dinokit.data.pairs import DEPTHS, open_pairs
 from dinokit.data.track import silent
+from dinokit.heads.depth_plan import Kind
 from dinokit.heads.depth_scores import DepthScore, score_depth
 from dinokit.heads.fit import FitSettings
 from dinokit.inference.backbone import Backbone
 from dinokit.tasks.depth import DepthEstimator
 
 SEEDS = (0, 1, 2)
-SIZE, LAYERS, SETTINGS = 336, (-4, -3, -2, -1), {"steps": 300, "batch": 4}
-"""Chosen on frames of the training part apart in time, see docs/depth.md."""
+SIZE, SETTINGS = 336, {"steps": 300, "batch": 4}
+"""Chosen for linear heads on frames of the training part apart in time, see docs/depth.md."""
+HEADS: tuple[Kind, ...] = ("linear", "dpt")
 RANGE = (0.5, 5.0)
 
 
@@ -32,7 +34,11 @@ def measure(models: Mapping[str, Backbone], data: Path) -> list[dict[str, Any]]:
     fit_s: seconds of the slowest training, features included where they are new.
     """
     folder = data / "rgbd_room"
-    rows = [_row(name, [_fit(backbone, folder, seed) for seed in SEEDS]) for name, backbone in models.items()]
+    rows = [
+        _row(f"{name}, {kind}", [_fit(backbone, kind, folder, seed) for seed in SEEDS])
+        for kind in HEADS
+        for name, backbone in models.items()
+    ]
     return [*rows, _row("mean depth per position", [_mean_per_position(folder)])]
 
 
@@ -51,8 +57,8 @@ def _row(name: str, found: Sequence[tuple[DepthScore, float]]) -> dict[str, Any]
     }
 
 
-def _fit(backbone: Backbone, folder: Path, seed: int) -> tuple[DepthScore, float]:
-    estimator, started = DepthEstimator(backbone, SIZE, LAYERS, range=RANGE), time.perf_counter()
+def _fit(backbone: Backbone, kind: Kind, folder: Path, seed: int) -> tuple[DepthScore, float]:
+    estimator, started = DepthEstimator(backbone, SIZE, head=kind, range=RANGE), time.perf_counter()
     estimator.fit(folder / "train", settings=FitSettings(seed=seed, **SETTINGS))
     seconds = time.perf_counter() - started
     return estimator.evaluate(folder / "test"), seconds

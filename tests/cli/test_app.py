@@ -1,5 +1,7 @@
 """What a person meets first: help, typing errors, and that nothing heavy is loaded for them."""
 
+import ctypes
+import os
 import re
 import subprocess
 import sys
@@ -133,3 +135,28 @@ def test_a_full_disk_is_one_line(argument: str) -> None:
     assert result.returncode == 2
     assert result.stderr.startswith("error: the output cannot be written (No space left on device): ")
     assert result.stderr.count("\n") == 1
+
+
+FAULTS = """
+import resource
+import numpy as np
+from dinokit.cli.memory import keep_buffers
+keep_buffers()
+counts = []
+for _ in range(6):
+    np.ones(64 * 2**20, dtype=np.uint8)
+    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(counts[-1] - counts[0])
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the allocator has no mallopt")
+def test_large_buffers_are_kept_for_the_next_step() -> None:
+    faults = {}
+    for name, more in {"kept": {}, "given back": {"MALLOC_ARENA_MAX": "2"}}.items():
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")} | more
+        found = subprocess.run(
+            [sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True
+        )
+        faults[name] = int(found.stdout)
+    assert faults["kept"] < 0.2 * faults["given back"]  # what the environment says of malloc stands

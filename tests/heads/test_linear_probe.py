@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers_golden import load_golden
-from sklearn.linear_model import RidgeClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.metrics import average_precision_score
 from sklearn.preprocessing import StandardScaler
 
@@ -138,6 +138,39 @@ def test_ridge_is_that_of_scikit_learn(count: int, width: int, strength: float) 
     expected = model.decision_function(scaler.transform(test.vectors.numpy()))
     found = Ridge(train.vectors, train.targets, several=False).fit(strength)(test.vectors)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_few_long_vectors_have_the_regression_of_scikit_learn(classes: int) -> None:
+    train, test = clouds(8, 0, classes, width=200, spread=2), clouds(20, 1, classes, width=200, spread=2)
+    scaler = StandardScaler().fit(train.vectors.numpy())
+    model = LogisticRegression(C=0.01, tol=1e-6).fit(scaler.transform(train.vectors.numpy()), train.targets.argmax(1))
+    regression = Logistic(train.vectors, train.targets, several=False)
+    assert regression.values.shape[1] < 8 * classes  # by principal coordinates
+    head = regression.fit(0.01)
+    found = head.probabilities(test.vectors, several=False)
+    expected = model.predict_proba(scaler.transform(test.vectors.numpy()))
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", [Logistic, Ridge])
+@pytest.mark.parametrize("width", [3, 100])
+def test_pictures_that_are_all_alike_say_nothing(kind: type[Regression], width: int) -> None:
+    targets = np.eye(2, dtype=bool)[[0, 0, 1, 1]]
+    head = kind(torch.full((4, width), 7.3), targets, several=False).fit(1.0)
+    assert head.probabilities(torch.full((1, width), 7.3), several=False)[0].tolist() == pytest.approx([0.5, 0.5])
+
+
+@pytest.mark.parametrize("kind", [Logistic, Ridge])
+@pytest.mark.parametrize("several", [False, True])
+def test_a_class_that_all_have_is_always_said(kind: type[Regression], several: bool) -> None:
+    train = clouds(20, 0)
+    targets = np.zeros_like(train.targets)
+    targets[:, 1] = True
+    regression = kind(train.vectors, targets, several)
+    for strength in (0.1, 1.0):
+        head = regression.fit(strength)
+        assert (head.probabilities(train.vectors, several)[:, 1] > 0.99).all()
 
 
 def test_a_ridge_regression_beyond_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,6 +215,10 @@ def test_bad_input_is_named(backbone: dinokit.Backbone, classifier: Classifier, 
     ):
         Classifier.load(tmp_path / "head", dinokit.load("random:dinokit_vitt16"))
     config = json.loads((tmp_path / "head" / "config.json").read_text())
+    config["settings"]["blocks"] = 2
+    (tmp_path / "head" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"config\.json is damaged .* for 960 numbers a picture, the settings for 576"):
+        Classifier.load(tmp_path / "head", backbone)
     config["settings"].pop("blocks")
     (tmp_path / "head" / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"config\.json is damaged"):
@@ -322,6 +326,8 @@ def test_a_published_head_is_judged_by_the_names_of_a_file(
         ("fit {data} --out {data}/head --seed 1", "--seed belongs to the method linear: leave it out"),
         ("predict {data}/head {data} --top 0", "--top is 0: give the number of classes"),
         ("predict {data}/head {data} --top -1", "--top is -1"),
+        ("fit {data}/train --out {data}/head --blocks 13", "blocks is 13: the network has 12"),
+        ("fit {data}/train --out {data}/head --method knn --signed", "signed is of the patches, and none are read"),
     ],
 )
 def test_options_without_a_meaning_are_refused(

@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError, Group
 
 from dinokit.checkpoints.names import printable
 from dinokit.cli import verbs
+from dinokit.cli.memory import keep_buffers
 from dinokit.cli.verb import OTHER, Verb, all_verbs
 from dinokit.errors import UserError, is_out_of_memory
 
@@ -60,6 +61,7 @@ def _add(app: App, verb: Verb, position: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line on `arguments` (default: those of the process) and return the exit code."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
+    keep_buffers()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: _warn(str(message))

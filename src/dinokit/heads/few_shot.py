@@ -77,7 +77,7 @@ def measure_few_shot(
         part = train.part(_draw(train.targets, count, seed))
         if method != "knn" and count not in strengths:
             strengths[count] = _strength(part, count, method)
-        logits = _fit(part, method, strengths.get(count))(test.vectors)
+        logits = _fit(part, method, strengths.get(count, 0.0))(test.vectors)
         found[count].append(main_score(logits.numpy(), test.targets, several=False))
     return [FewShot(count, tuple(scores)) for count, scores in found.items()]
 
@@ -93,8 +93,8 @@ def _strength(part: Examples, count: int, kind: Kind) -> float:
     return choose_strength(kind, part.vectors, part.targets, False, lambda items, *_: items).strength
 
 
-def _fit(part: Examples, method: Kind | Literal["knn"], strength: float | None) -> ClassifierHead:
-    if method == "knn" or strength is None:
+def _fit(part: Examples, method: Kind | Literal["knn"], strength: float) -> ClassifierHead:
+    if method == "knn":
         k = min(NEIGHBOURS, len(part.vectors))
         return NeighbourClassifier(part.vectors, torch.from_numpy(part.targets), k)
     return REGRESSIONS[method](part.vectors, part.targets, several=False).fit(strength)

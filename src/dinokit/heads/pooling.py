@@ -61,14 +61,18 @@ class Pooling:
         return replace(features, patches=_mean_cells(patches, cells), grid=grid)
 
     def vector(self, reduced: Sequence[Features]) -> Tensor:
-        """The vectors [B, F] in float32 from the features of `layers`, each of them reduced."""
+        """The vectors [B, F] in float32 from the features of `layers`, each of them reduced; F is `width`."""
         parts = [features.cls.float() for features in reduced[-self.blocks :]]
         if self.cells:
             parts.append(reduced[self.layer].patches.float().flatten(1))
         return torch.cat(parts, dim=1)
 
+    def width(self, widths: Sequence[int]) -> int:
+        """F; widths: of the features of each of `layers`."""
+        return sum(widths[-self.blocks :]) + (self.patch_width(widths) if self.cells else 0)
+
     def patch_width(self, widths: Sequence[int]) -> int:
-        """How many numbers of the vector are of patches; widths: of the features of each of `layers`."""
+        """How many of the numbers are of patches."""
         return self.cells**2 * (2 if self.signed else 1) * widths[self.layer]
 
 

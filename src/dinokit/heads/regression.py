@@ -43,8 +43,10 @@ _ENOUGH = 0.1
 _ITERATIONS, _TOLERANCE = 1000, 1e-4
 _NEVER = -10.0
 """The logit of a class that had no picture to learn from."""
-_MOST = 16_384
-"""Rows of a matrix that is taken apart: minutes, and 4 GiB."""
+_MOST = 8_192
+"""Rows of a matrix that a ridge regression takes apart: two minutes, and 2 GiB."""
+_FEW, _LONG = 2_000, 2
+"""Up to how many vectors, from how many times as long on, logistic regression is faster by their coordinates."""
 _FLAT = 1e-7
 """Directions with less of the largest variance are noise of float32."""
 
@@ -70,8 +72,10 @@ class Regression(ABC):
 
     def __init__(self, vectors: Tensor, targets: Targets, several: bool) -> None:
         values = vectors.numpy()
-        self.mean, deviation = values.mean(0), values.std(0)
-        self.scale = 1 / np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32)
+        mean, deviation = values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
+        varies = deviation > 1e-6 * np.maximum(np.abs(mean), 1)
+        self.mean = mean.astype(np.float32)
+        self.scale = np.where(varies, 1 / np.where(varies, deviation, 1), 0).astype(np.float32)
         self.values: Values = (values - self.mean) * self.scale
         self.targets, self.several = targets, several
 
@@ -90,7 +94,7 @@ class Regression(ABC):
 class Logistic(Regression):
     """Logistic regression (scikit-learn), each begun where the last one ended.
 
-    Vectors longer than there are of them are taken by their principal coordinates: the same regression, faster.
+    Few and long vectors are taken by their principal coordinates: the same regression, faster.
     """
 
     unchosen = 0.1
@@ -98,7 +102,7 @@ class Logistic(Regression):
     def __init__(self, vectors: Tensor, targets: Targets, several: bool) -> None:
         super().__init__(vectors, targets, several)
         self.axes: NDArray[Any] | None = None
-        if len(self.values) < self.values.shape[1] and len(self.values) <= _MOST:
+        if len(self.values) <= _FEW and len(self.values) * _LONG <= self.values.shape[1]:
             self.values, self.axes = _principal(self.values)
         options = {"warm_start": True, "max_iter": _ITERATIONS, "tol": _TOLERANCE}
         self.models = [LogisticRegression(**options) for _ in range(targets.shape[1] if several else 1)]
@@ -111,7 +115,7 @@ class Logistic(Regression):
             for number, model in enumerate(self.models):
                 labels = self.targets[:, number] if self.several else self.targets.argmax(1)
                 known = np.unique(labels)
-                if len(known) < 2:
+                if len(known) < 2 or not self.values.size:
                     continue
                 model.C = strength
                 model.fit(self.values, labels)
@@ -126,25 +130,32 @@ class Ridge(Regression):
     unchosen = 10.0
 
     def __init__(self, vectors: Tensor, targets: Targets, several: bool) -> None:
+        check_ridge(*vectors.shape)
         super().__init__(vectors, targets, several)
-        count, width = self.values.shape
-        if min(count, width) > _MOST:
-            what = f"ridge regression of {count} pictures with {width} numbers each is too large"
-            raise UserError(what, f"take logistic, or read less of each picture: up to {_MOST} numbers")
+        self.width = vectors.shape[1]
         self.values, self.axes = _principal(self.values)
         signs = 2 * targets.astype(np.float32) - 1
         self.bias = signs.mean(0)
         self.agreement = self.values.T @ (signs - self.bias)  # [axes, K]
         self.sizes = np.square(self.values).sum(0)[:, None]
-        self.width = width
 
     def fit(self, strength: float) -> LinearClassifier:
         weight = self.agreement / (self.sizes + self.width / strength)
         return self._head(weight.T @ self.axes, self.bias.copy())
 
 
+def check_ridge(count: int, width: int) -> None:
+    """Raise `UserError` where a ridge regression of `count` vectors of `width` numbers would take too much."""
+    if min(count, width) > _MOST:
+        what = f"ridge regression of {count} pictures with {width} numbers each is too large"
+        raise UserError(what, f"take logistic, or read less of each picture: up to {_MOST} numbers")
+
+
 def _principal(values: Values) -> tuple[Values, Values]:
-    """Coordinates [N, R] on principal axes [R, F], which are orthonormal: values are coordinates @ axes."""
+    """Coordinates [N, R] on principal axes [R, F], which are orthonormal: values are coordinates @ axes.
+
+    R is 0 where all vectors are alike.
+    """
     wide = len(values) < values.shape[1]
     products = values @ values.T if wide else values.T @ values
     sizes, found = scipy.linalg.eigh(products.astype(np.float64), overwrite_a=True)

@@ -28,6 +28,7 @@ from dinokit.heads.fit import FitSettings
 from dinokit.heads.fit_classifier import Method, Trained, fit_linear, fit_neighbours, fit_regression
 from dinokit.heads.pooling import Pooling
 from dinokit.heads.published_heads import POOLING, check_names, read_published_classifier
+from dinokit.heads.regression import check_ridge
 from dinokit.heads.saved import backbone_of, fill_head, interpreting, load_head, save_head
 from dinokit.images.draw import thumbnail
 from dinokit.images.geometry import fit_to_grid
@@ -102,6 +103,8 @@ class Classifier(PictureTask[Classification]):
         learnt = _open(data)
         judged = None if validation is None else _open(validation).in_classes(learnt.classes, learnt.several)
         learnt.check_classes(2 if judged is None else 1)
+        if self.method == "ridge":
+            check_ridge(len(learnt) + (0 if judged is None else len(judged)), self._width(self.features))
         cache = cache or FeatureCache()
         known = self._examples(learnt, cache, track)
         others = None if judged is None else self._examples(judged, cache, track)
@@ -203,7 +206,7 @@ class Classifier(PictureTask[Classification]):
                 settings["blocks"], settings["cells"], settings.get("layer", -1), settings.get("signed", False)
             )
             classifier = cls(backbone, settings["size"], settings["method"], pooling)
-            head = _empty_head(settings, state)
+            head = _empty_head(settings, state, classifier._width(pooling))
             names, several = tuple(map(str, settings["classes"])), bool(settings["several"])
         fill_head(head, state, folder)
         classifier._take(head, pooling, names, several)
@@ -221,6 +224,9 @@ class Classifier(PictureTask[Classification]):
         classifier = cls(backbone, method="linear", features=POOLING)
         classifier._take(head, POOLING, check_names(classes, len(head.bias), file), several=False)
         return classifier
+
+    def _width(self, pooling: Pooling) -> int:
+        return pooling.width(layer_widths(self.backbone, self._look_for(pooling).layers))
 
     def _examples(self, pictures: Labelled, cache: FeatureCache, track: Track) -> Examples:
         vectors = self.vectors(pictures, cache, track, self.features)
@@ -260,6 +266,8 @@ def default_features(
     """
     usual = Pooling(1, 0) if method == "knn" else Pooling(min(4, backbone.depth), 1)
     blocks, cells = usual.blocks if blocks is None else blocks, usual.cells if cells is None else cells
+    if blocks > backbone.depth:
+        raise UserError(f"blocks is {blocks}", f"the network has {backbone.depth}")
     [block] = Look((-1 if layer is None else layer,)).of(backbone).layers
     return Pooling(blocks, cells, block - backbone.depth, signed)
 
@@ -268,13 +276,15 @@ def _open(data: str | os.PathLike[str] | Labelled) -> Labelled:
     return data if isinstance(data, Labelled) else open_labelled(data)
 
 
-def _empty_head(settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> ClassifierHead:
-    """The head that a state belongs to. Raises `ValueError` for one that fits no settings."""
+def _empty_head(settings: Mapping[str, Any], state: Mapping[str, Tensor], expected: int) -> ClassifierHead:
+    """The head of a state, for vectors of `expected` numbers. Raises `ValueError` for one that fits no settings."""
     classes = len(settings["classes"])
     key = "bank" if settings["method"] == "knn" else "weight"
     if key not in state or state[key].ndim != 2:
         raise ValueError(f"the weights have no {key}")
     size, width = state[key].shape
+    if width != expected:
+        raise ValueError(f"the weights are for {width} numbers a picture, the settings for {expected}")
     if settings["method"] == "knn":
         targets = torch.zeros(size, classes)
         several = bool(settings["several"])

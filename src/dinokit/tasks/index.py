@@ -194,7 +194,10 @@ def open_searchable(place: Path, to_change: bool = False) -> Collection | Index:
     if place.suffix != ".parquet":
         return Index(place)
     if to_change:
-        raise UserError(f"{place} is a table and stays as it is", "remove from an index: dinokit index build")
+        raise UserError(
+            f"{place} is a table and stays as it is",
+            "build an index of it, which can forget pictures: dinokit index build",
+        )
     return Collection(place)
 
 

@@ -64,8 +64,9 @@ def fit(
     out
         Folder for the head.
     method
-        logistic: a regression, its strength chosen by cross-validation; ridge: another, often better with few
-        pictures and many cells; linear: the published sweep of learning rates and inputs; knn: nearest neighbours vote.
+        logistic: logistic regression, its strength chosen by cross-validation; ridge: least squares instead, often
+        better with few pictures and many cells; linear: the published sweep of learning rates and inputs; knn: nearest
+        neighbours vote.
     validation
         Labelled pictures to choose and to calibrate by; without it, parts of DATA are held out in turn.
     size
@@ -73,13 +74,14 @@ def fit(
     blocks
         Last blocks whose class tokens are read; without it four, for knn one.
     cells
-        Patches are read as the means of this many times as many parts of the picture: 1 is the mean of all, 4 keeps
-        where things are, 0 leaves them out. Without it 1, for knn 0.
+        Patches are read as the means of N x N parts of the picture: 1 is the mean of all, 4 keeps where things are, 0
+        leaves them out. Without it 1, for knn 0.
     layer
         The block whose patches are read, from 0, or negative from the end; without it the last. Those before it know
         more of form and less of meaning.
     signed
-        Positive and negative parts of the patches have means of their own: opposites do not cancel out.
+        Positive and negative parts of the patches have means of their own: opposites do not cancel out. For knn give
+        --cells too.
     k
         Of knn: number of neighbours; without it 20, or all where there are fewer.
     steps
@@ -251,11 +253,11 @@ def fewshot(
     blocks
         Last blocks whose class tokens are read; without it four, for knn one.
     cells
-        Patches are read as the means of this many times as many parts of the picture. Without it 1, for knn 0.
+        Patches are read as the means of N x N parts of the picture. Without it 1, for knn 0.
     layer
         The block whose patches are read, from 0, or negative from the end; without it the last.
     signed
-        Positive and negative parts of the patches have means of their own.
+        Positive and negative parts of the patches have means of their own. For knn give --cells too.
     json
         Print one JSON object: for each count mean, deviation and scores (top-1, %).
     """
