@@ -12,6 +12,7 @@ import torch
 
 from dinokit.cli import app
 from dinokit.cli.verb import all_verbs
+from dinokit.cli.verbs import classify
 from dinokit.errors import UserError
 
 
@@ -160,3 +161,13 @@ def test_large_buffers_are_kept_for_the_next_step() -> None:
         )
         faults[name] = int(found.stdout)
     assert faults["kept"] < 0.2 * faults["given back"]  # what the environment says of malloc stands
+
+
+def test_help_is_wrapped_anew_and_examples_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = run("classify", "fit", "--help").stdout
+    source = Path(classify.__file__).read_text(encoding="utf-8")
+    assert "often\n        better with few pictures" in source
+    assert "often better with few pictures" in shown
+    lines = [line.strip() for line in shown.splitlines()]
+    assert [line for line in lines if line.startswith("dinokit ")] == list(classify.VERB.examples)

@@ -7,6 +7,7 @@ Ctrl-C ends in exit code 130, except for a training that it has stopped cleanly:
 """
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ def build_app() -> App:
         name="dinokit",
         usage="Usage: dinokit VERB [ARGUMENTS] [OPTIONS]",
         help="Learn from unlabelled pictures, freeze the result, use it for every vision job.",
-        help_format="plaintext",
+        help_format="markdown",
         help_epilogue=_examples(first) + "\n\nEach verb explains itself: dinokit VERB --help\n",
         version=lambda: version("dinokit"),
         suppress_keyboard_interrupt=False,
@@ -52,7 +53,7 @@ def _add(app: App, verb: Verb, position: int) -> None:
     if not verb.parts:
         app.command(f"{place}:{verb.name}", **shown)
         return
-    group = App(**shown, help_format="plaintext", group_commands=Group("Verbs", sort_key=0))
+    group = App(**shown, help_format="markdown", group_commands=Group("Verbs", sort_key=0))
     for number, (part, summary) in enumerate(verb.parts):
         group.command(f"{place}:{part}", name=part, help=summary, sort_key=number)
     app.command(group)
@@ -110,7 +111,9 @@ def _close_output() -> None:
 
 
 def _examples(lines: Sequence[str]) -> str:
-    return "\n".join(["Examples:" if len(lines) > 1 else "Example:", "", *(f"  {line}" for line in lines)])
+    """In Markdown, which help is written in: its paragraphs are wrapped anew, these lines are not."""
+    literal = [re.sub(r"([\\`*_\[\]<>~|#])", r"\\\1", line) for line in lines]
+    return ("Examples:" if len(lines) > 1 else "Example:") + "\n\n" + "\\\n".join(literal)
 
 
 def _fail(message: str) -> int:
